@@ -195,6 +195,25 @@ OUTBOX_IDLE_S = 60.0  # a destination's task ends after so long without work
 OUTBOX_CATCH_UP_AFTER_S = 3_600.0  # after a longer outage: the latest event of each room only
 OUTBOX_PENDING_KEPT_MS_MAX = 60_000  # of back-off; then pending data is read from the feed again
 
+# --- transport: media ---------------------------------------------------------------------------
+MULTIPART_BOUNDARY_CHARACTERS_MAX = 70  # RFC 2046, 5.1.1
+MULTIPART_HEADERS_BYTES_MAX = 16_384  # of one part, and of blanks behind a boundary
+MULTIPART_IGNORED_BYTES_MAX = 4_096  # before the first part and behind the last one
+MEDIA_METADATA_BYTES_MAX = 16_384  # of the part before the media: `{}`
+MEDIA_ENVELOPE_BYTES_MAX = 65_536  # of an answer with media, besides these: all of the above
+MEDIA_REQUEST_S_MAX = 600.0  # of one request for media, to its last byte
+MEDIA_IDLE_S_MAX = 20.0  # of that, without a byte
+MEDIA_SERVED_WAIT_MS_DEFAULT = 20_000  # spec: "Content Repository", timeout_ms
+MEDIA_SERVED_WAIT_MS_MAX = 60_000  # for an upload that isn't there yet; a longer wait ends then
+MEDIA_SENT_PIECE_S_MAX = 30.0  # of a server that takes one piece of ours; then it is broken off
+MEDIA_SENT_S_MAX = 3_600.0  # of the whole
+MEDIA_SENT_BYTES = 300_000  # held for one that is being sent: a piece, and what the socket has
+MEDIA_SENT_BYTES_PER_ORIGIN_MAX = 9_600_000  # of these, for 32 at once; then 429
+MEDIA_SENT_BYTES_MAX = 96_000_000  # of all servers; then 503
+MEDIA_BYTES_PER_ORIGIN_BURST = 2_000_000_000.0  # that one server may fetch at once; then 429
+MEDIA_BYTES_PER_ORIGIN_PER_S = 10_000_000.0
+MEDIA_BACKOFF_S_MAX = 600.0  # a server that can't give media is left alone for so long at most
+
 # --- transport: access lists -------------------------------------------------------------------
 ACL_DECISIONS_KEPT_MAX = 20_000  # of a room's list on a server; a forgotten one is made again
 

@@ -12,6 +12,8 @@ from typing import Any
 
 from federation.events.ids import ServerName
 from federation.events.signing import SigningKey
+from federation.limits import MEDIA_BACKOFF_S_MAX
+from federation.media_ports import LocalMedia
 from federation.metrics import FederationMetrics
 from federation.ports import (
     Clock,
@@ -40,6 +42,7 @@ from federation.transport.inbound.policy_servers import PolicyServers, Recommend
 from federation.transport.joining.arrivals import Arrivals
 from federation.transport.joining.invite_states import InviteStates
 from federation.transport.joining.joining import Joining
+from federation.transport.media.media_fetcher import MediaFetcher
 from federation.transport.outbox import Outbox, OutboxPorts
 from federation.transport.requests.backoff import Backoffs
 from federation.transport.requests.client import FederationClient
@@ -47,6 +50,7 @@ from federation.transport.requests.dialer import Dialer
 from federation.transport.requests.keyring import Keyring
 from federation.transport.requests.queries import Queries
 from federation.transport.requests.resolve import ServerResolver
+from federation.transport.requests.urls import Lookup
 from federation.transport.routes import FederationRoutes, RouteParts
 from federation.transport.scheduling.scheduler import FetchScheduler, IsNeighbour
 
@@ -83,6 +87,7 @@ class FederationRequests:
     backoffs: Backoffs
     client: FederationClient
     policies: PolicyServers
+    media: MediaFetcher
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +112,7 @@ class InboundPorts:
     users: UserQueries
     edus: EduSink
     invites: InviteGate
+    media: LocalMedia | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,9 +131,12 @@ def make_requests(
     is_neighbour: IsNeighbour,
     *,
     dialer: Dialer,
+    media_dialer: Dialer,
     resolver: ServerResolver,
+    lookup: Lookup,
 ) -> FederationRequests:
-    """Creates the client over a dialer and a resolver of names."""
+    """Creates the clients over their dialers and a resolver of names. That of media has
+    connections, turns and back-off of its own; `lookup` finds the hosts that media lead to."""
     client = FederationClient(
         context.settings,
         context.key,
@@ -136,8 +145,17 @@ def make_requests(
         backoffs=backoffs,
         scheduler=FetchScheduler(context.clock, is_neighbour),
     )
+    media_client = FederationClient(
+        context.settings,
+        context.key,
+        dialer=media_dialer,
+        resolver=resolver,
+        backoffs=backoffs.separate(MEDIA_BACKOFF_S_MAX),
+        scheduler=FetchScheduler(context.clock, is_neighbour),
+    )
     policies = PolicyServers(client, clock=context.clock, metrics=context.metrics)
-    return FederationRequests(backoffs, client, policies)
+    media = MediaFetcher(media_client, backoffs, lookup)
+    return FederationRequests(backoffs, client, policies, media)
 
 
 def make_outbound(
@@ -228,6 +246,7 @@ def make_inbound(
             recommendations=recommendations,
             invites=ports.invites,
             invite_states=InviteStates(signatures, fetcher),
+            media=ports.media,
         )
     )
     return InboundFederation(routes, inbox, filler, recommendations)

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from federation.events.ids import ServerName
 from federation.events.signing import SigningKey
+from federation.ports import FederationSettings
 from federation.transport.assembly import FederationContext
 from federation.transport.requests.dialer import Dialer, build_tls_context
 from homeserver import limits
@@ -65,13 +66,9 @@ async def serving(
         database = await _open_database(config, stack, shutdown)
         key = await _signing_key(Path(config.signing_key_path), database)
         settings = config.federation_settings()
-        dialer = Dialer(
-            build_tls_context(settings.ca_paths, verify=settings.verify_tls),
-            allow_private=settings.allow_private_addresses,
-        )
-        stack.push_async_callback(dialer.close)
+        dialer, media_dialer = _dialer(settings, stack), _dialer(settings, stack)
         transport = FederationContext(settings, key, clock, metrics, supervisor.spawn)
-        requests = make_net_requests(transport, database, dialer)
+        requests = make_net_requests(transport, database, dialer, media_dialer)
         engine = await make_engine(
             ServerContext(ServerName(config.server_name), key, clock, metrics, os.urandom),
             PostgresStore(database),
@@ -153,6 +150,14 @@ async def _stop(committer: Committer, supervisor: Supervisor) -> None:
     await committer.close(limits.LOG_CLOSE_S)
     await supervisor.stop()
     await committer.disconnect()
+
+
+def _dialer(settings: FederationSettings, stack: AsyncExitStack) -> Dialer:
+    """Returns connections to other servers, closed with the stack."""
+    tls = build_tls_context(settings.ca_paths, verify=settings.verify_tls)
+    dialer = Dialer(tls, allow_private=settings.allow_private_addresses)
+    stack.push_async_callback(dialer.close)
+    return dialer
 
 
 async def _open_database(config: Config, stack: AsyncExitStack, shutdown: Shutdown) -> Database:

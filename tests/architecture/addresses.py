@@ -36,6 +36,9 @@ COVERS: Mapping[str, Sequence[str]] = {
     "tests/federation/transport/joining/test_joining.py": [
         "federation/transport/routes/joining.py",
     ],
+    "tests/federation/transport/routes/media/test_media_routes.py": [
+        "federation/media_ports.py",
+    ],
     "tests/federation/transport/routes/test_request_rates.py": [
         "federation/transport/routes/table.py",
     ],

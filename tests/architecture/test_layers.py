@@ -23,6 +23,7 @@ EVENT_GRAPH = (
     "federation.events",
     "federation.graph",
     "federation.limits",
+    "federation.media_ports",
     "federation.ports",
     "federation.retries",
 )
@@ -48,6 +49,7 @@ MAY_IMPORT: Mapping[str, tuple[str, ...]] = {
     "federation.causes": (),
     "federation.errors": (),
     "federation.limits": (),
+    "federation.media_ports": (),
     "federation.metrics": (),
     "federation.retries": (),
     "federation.events": ("federation.limits",),

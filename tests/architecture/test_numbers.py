@@ -46,6 +46,7 @@ NOT_BOUNDS: Mapping[str, str] = {
         homeserver.rules.rooms.room_upgrades._LEVEL_LEAST homeserver.rules.sync.sync_diff.HEROES
         homeserver.services.rooms.joining.intents._NOT_REACHED homeserver.storage.migrate._LOCK
         local_postgres.accounts.NUMERIC_ACCOUNT local_postgres.settings.PORT
+        federation.transport.requests.urls._PORT
         """,
     "a version that is supported": """
         homeserver.config_check.POSTGRES_LEAST local_postgres.binaries.MAJOR_OLDEST

@@ -20,7 +20,7 @@ from federation.transport.requests.dialer import (
     Endpoint,
     HttpResponse,
     Outgoing,
-    Sink,
+    Receiver,
 )
 from federation.transport.scheduling.exchange_budget import Take
 
@@ -93,7 +93,7 @@ class NetworkDialer:
         endpoint: Endpoint,
         request: Outgoing,
         bounds: Bounds,
-        sink: Sink | None = None,
+        receiver: Receiver | None = None,
         take: Take | None = None,
     ) -> HttpResponse:
         """Carries a request and its answer, whose bytes `take` counts. Raises DialError, and what
@@ -101,8 +101,8 @@ class NetworkDialer:
         answer = await self._exchange(endpoint, request, bounds)
         if take is not None:
             take(len(answer.body))
-        if sink is not None and answer.status == 200:
-            await sink(answer.body)
+        if receiver is not None and answer.status == 200:
+            await receiver(answer.headers)(answer.body)
         return answer
 
     async def _exchange(

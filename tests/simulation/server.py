@@ -45,6 +45,7 @@ from homeserver.engine.local.policy_signer import NoPolicyServer
 from homeserver.engine.log.log_connection import LogLost
 from homeserver.metrics import ServerMetrics
 from homeserver.storage.database import DatabaseUnavailable, DataRefused
+from tests.federation.transport.memory_media import MemoryMedia
 from tests.federation.transport.memory_outside import OpenGate
 from tests.federation.transport.memory_ports import (
     MemoryDestinations,
@@ -70,6 +71,11 @@ def described(error: BaseException) -> str:
     frames = traceback.extract_tb(error.__traceback__)[-3:]
     places = " < ".join(f"{Path(one.filename).name}:{one.lineno}" for one in reversed(frames))
     return f"{type(error).__name__}: {error} at {places}"
+
+
+async def no_lookup(host: str) -> tuple[str, ...]:
+    """There are no hosts but servers."""
+    raise OSError(f"no such host: {host}")
 
 
 class SkewedClock:
@@ -241,12 +247,15 @@ class SimulatedServer:
             FederationSettings(self.name), self.key, self.clock, self.metrics, self.process.spawn
         )
         self.backoffs = Backoffs(self.clock, self.rng.random)
+        dialer = cast(Any, NetworkDialer(self.network, self.name))
         requests = make_requests(
             context,
             self.backoffs,
             self._is_neighbour,
-            dialer=cast(Any, NetworkDialer(self.network, self.name)),
+            dialer=dialer,
+            media_dialer=dialer,
             resolver=cast(Any, self.network),
+            lookup=no_lookup,
         )
         rooms = room_ports(self.engine)
         outbound = make_outbound(context, requests, rooms, self.disk.keys)
@@ -264,7 +273,9 @@ class SimulatedServer:
             self.store.owed, self.disk.destinations, self.engine.committer, self.feed
         )
         self.outbox = make_outbox(context, requests, self.feed, destinations)
-        ports = InboundPorts(self.disk.inbox, MemoryUsers(self.name), RecordingSink(), OpenGate())
+        ports = InboundPorts(
+            self.disk.inbox, MemoryUsers(self.name), RecordingSink(), OpenGate(), MemoryMedia()
+        )
         inbound = make_inbound(context, outbound, rooms, ports)
         self.inbox, self.filler = inbound.inbox, inbound.filler
         self._routes = [

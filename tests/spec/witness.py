@@ -123,7 +123,7 @@ def _watched_endpoint(
 ) -> Handler:
     handler = original(self, name, handle)
 
-    async def watched(request: web.BaseRequest, params: Mapping[str, str]) -> web.Response:
+    async def watched(request: web.BaseRequest, params: Mapping[str, str]) -> web.StreamResponse:
         response = await handler(request, params)
         _check_response(request, response)
         return response

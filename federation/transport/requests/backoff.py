@@ -39,13 +39,19 @@ class Backoff:
 
 
 class Backoffs:
-    """The table. `random` returns floats in [0, 1)."""
+    """The table. `random` returns floats in [0, 1); no interval is longer than `s_max`."""
 
-    def __init__(self, clock: Clock, random: Callable[[], float]) -> None:
-        self._clock, self._random = clock, random
+    def __init__(
+        self, clock: Clock, random: Callable[[], float], *, s_max: float = BACKOFF_S_MAX
+    ) -> None:
+        self._clock, self._random, self._s_max = clock, random, s_max
         self._failing: BoundedCache[ServerName, Backoff] = BoundedCache(BACKOFFS_REMEMBERED_MAX)
         self._reachable: BoundedCache[ServerName, None] = BoundedCache(BACKOFFS_REMEMBERED_MAX)
         self._listeners: list[Callable[[ServerName], None]] = []
+
+    def separate(self, s_max: float) -> Backoffs:
+        """Returns a table of its own for requests whose failures don't concern the others."""
+        return Backoffs(self._clock, self._random, s_max=s_max)
 
     def of(self, server: ServerName) -> Backoff | None:
         """Returns the state of a failing server; None when nothing is wrong."""
@@ -74,7 +80,7 @@ class Backoffs:
         state = self._failing.get(server) or Backoff(now_ms, now_ms, 0, error)
         base_ms = BACKOFF_S_MIN * 1000
         upper_ms = max(base_ms, state.interval_ms * 3)
-        interval_ms = min(BACKOFF_S_MAX * 1000, base_ms + self._random() * (upper_ms - base_ms))
+        interval_ms = min(self._s_max * 1000, base_ms + self._random() * (upper_ms - base_ms))
         asked_ms = min(retry_after_s, BACKOFF_RETRY_AFTER_S_MAX) * 1000
         wait_ms = int(max(interval_ms, asked_ms))
         state = replace(

@@ -14,10 +14,11 @@ Spec: server-server API, "API standards" and "Request authentication".
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from urllib.parse import quote, urlencode
 
 from federation.events import canonical_json
@@ -39,9 +40,10 @@ from federation.transport.requests.dialer import (
     Dialer,
     DialError,
     DialFailure,
+    Endpoint,
     HttpResponse,
     Outgoing,
-    Sink,
+    Receiver,
 )
 from federation.transport.requests.resolve import ResolutionFailed, ServerResolver
 from federation.transport.requests.x_matrix import SignedRequest, build_authorization
@@ -74,6 +76,8 @@ class FailureKind(Enum):
     TOO_LARGE = "too_large"
     BAD_JSON = "bad_json"
     """An answer that isn't the JSON object it should be."""
+    BAD_MEDIA = "bad_media"
+    """An answer that isn't the media it should be, or leads nowhere."""
 
 
 _DOWN = frozenset(
@@ -86,6 +90,8 @@ _DOWN = frozenset(
         FailureKind.UNRESOLVED,
     }
 )
+_ANSWERED = frozenset({FailureKind.STATUS, FailureKind.BAD_JSON, FailureKind.BAD_MEDIA})
+_OF_THE_REQUEST = frozenset({"M_NOT_YET_UPLOADED", "M_TOO_LARGE"})  # whatever their status
 
 
 class FederationError(Exception):
@@ -100,10 +106,12 @@ class FederationError(Exception):
         status: int | None = None,
         body: JsonObject | None = None,
         retry_after_s: float = 0.0,
+        location: str = "",
     ) -> None:
         super().__init__(f"{server}: {kind.value}: {detail}")
         self.server, self.kind, self.detail = server, kind, detail
         self.status, self.retry_after_s = status, retry_after_s
+        self.location = location  # where the answer redirects to
         self.body: JsonObject = body or {}
 
     @property
@@ -116,6 +124,8 @@ class FederationError(Exception):
     def is_down(self) -> bool:
         """Whether the failure concerns the server as a whole rather than this request."""
         if self.kind is FailureKind.STATUS and self.status is not None:
+            if self.errcode in _OF_THE_REQUEST:
+                return False
             return self.status == 429 or self.status >= 500
         return self.kind in _DOWN
 
@@ -151,6 +161,19 @@ class ServerRequest:
     despite_backoff: bool = False
     must_succeed: bool = False
     turn: TurnKind = TurnKind.FETCH
+
+
+@dataclass(frozen=True, slots=True)
+class _Handling:
+    """What becomes of an answer. `is_kept`: its bytes stay in memory, and count. `find`: says where
+    the server is, if it isn't found by its name."""
+
+    receiver: Receiver | None = None
+    is_kept: bool = True
+    find: Callable[[], Awaitable[Endpoint]] | None = None
+
+
+_KEPT = _Handling()
 
 
 def build_target(prefix: str, *parts: str, query: Iterable[tuple[str, str]] = ()) -> str:
@@ -235,7 +258,7 @@ class FederationClient:
             except NotCanonical as error:
                 raise _bad_json(request.server, error) from None
 
-        await self._send(request, _content(request), feed)
+        await self._send(request, _content(request), _Handling(lambda _headers: feed))
         try:
             await reader.finish()
         except NotCanonical as error:
@@ -249,8 +272,30 @@ class FederationClient:
         """Requests as `request_bytes` does, with a body that is encoded as canonical JSON."""
         return await self._send(request, content)
 
+    async def receive(
+        self, request: ServerRequest, receiver: Receiver, *, is_signed: bool = True
+    ) -> None:
+        """Requests as `request` does, for an answer that is handed on as it arrives, and so doesn't
+        count among the bytes under way."""
+        handling = _Handling(receiver, is_kept=False)
+        if is_signed:
+            await self._send(request, _content(request), handling)
+        else:
+            await self._exchange(request, Outgoing("GET", request.target, {}), handling)
+
+    async def receive_from(
+        self,
+        find: Callable[[], Awaitable[Endpoint]],
+        request: ServerRequest,
+        receiver: Receiver,
+    ) -> None:
+        """Requests as `receive` does, without a signature, from a place that the server named;
+        `find` looks for it, and may raise FederationError. Turn and back-off are the server's."""
+        handling = _Handling(receiver, is_kept=False, find=find)
+        await self._exchange(request, Outgoing("GET", request.target, {}), handling)
+
     async def _send(
-        self, request: ServerRequest, content: bytes | None, sink: Sink | None = None
+        self, request: ServerRequest, content: bytes | None, handling: _Handling = _KEPT
     ) -> bytes:
         authorization = build_authorization(
             SignedRequest(request.method, request.target, content),
@@ -262,7 +307,7 @@ class FederationClient:
         if content is not None:
             headers |= _JSON_HEADERS
         return await self._exchange(
-            request, Outgoing(request.method, request.target, headers, content), sink
+            request, Outgoing(request.method, request.target, headers, content), handling
         )
 
     async def request_unsigned(self, request: ServerRequest) -> JsonObject:
@@ -276,15 +321,15 @@ class FederationClient:
         return document
 
     async def _exchange(
-        self, request: ServerRequest, outgoing: Outgoing, sink: Sink | None = None
+        self, request: ServerRequest, outgoing: Outgoing, handling: _Handling = _KEPT
     ) -> bytes:
         self._check_backoff(request)
         if request.turn is TurnKind.CALLER:
-            return await self._exchange_now(request, outgoing, sink)
+            return await self._exchange_now(request, outgoing, handling)
         turn = self._delivery if request.turn is TurnKind.DELIVERY else self.turn
         async with turn(request.server):
             self._check_backoff(request)  # it may have failed while this waited
-            return await self._exchange_now(request, outgoing, sink)
+            return await self._exchange_now(request, outgoing, handling)
 
     @asynccontextmanager
     async def _delivery(self, server: ServerName) -> AsyncIterator[None]:
@@ -302,14 +347,18 @@ class FederationClient:
             raise FederationError(server, FailureKind.BACKING_OFF, detail)
 
     async def _exchange_now(
-        self, request: ServerRequest, outgoing: Outgoing, sink: Sink | None
+        self, request: ServerRequest, outgoing: Outgoing, handling: _Handling
     ) -> bytes:
-        server = request.server
+        server, receiver = request.server, handling.receiver
         try:
-            endpoint = await self._resolver.resolve(server)
+            find = handling.find or partial(self._resolver.resolve, server)
+            endpoint = await find()
             async with self._budget.use(server) as take:
                 take(len(outgoing.body or b""))
-                answer = await self._dialer.exchange(endpoint, outgoing, request.bounds, sink, take)
+                count = take if handling.is_kept else _take_none
+                answer = await self._dialer.exchange(
+                    endpoint, outgoing, request.bounds, receiver, count
+                )
             if answer.status != 200:
                 raise _status_error(server, answer)
         except (FederationError, ResolutionFailed, DialError, OverBudget) as error:
@@ -322,8 +371,12 @@ class FederationClient:
     def _count(self, request: ServerRequest, failure: FederationError) -> None:
         if failure.is_down or (request.must_succeed and failure.status != 413):
             self._backoffs.failed(failure.server, str(failure), retry_after_s=failure.retry_after_s)
-        elif failure.kind in (FailureKind.STATUS, FailureKind.BAD_JSON):
+        elif failure.kind in _ANSWERED:
             self._backoffs.succeeded(failure.server)
+
+
+def _take_none(_count: int) -> None:
+    """Counts nothing: the bytes are handed on at once."""
 
 
 def _content(request: ServerRequest) -> bytes | None:
@@ -381,6 +434,7 @@ def _status_error(server: ServerName, answer: HttpResponse) -> FederationError:
         status=answer.status,
         body=body,
         retry_after_s=retry_after_s,
+        location=answer.headers.get("location", ""),
     )
 
 

@@ -7,7 +7,8 @@ Rules:
    all, or the endpoint says that an override gave permission for this name.
 3. No redirects, no cookies, no proxies from the environment, no compression (a small answer must
    not become a large one), and the request target goes out byte for byte.
-4. An answer is read up to a limit, within a time limit for the whole exchange.
+4. An answer is read up to a limit, within a time limit for the whole exchange and, where one is
+   given, for each wait for its next bytes.
 """
 
 from __future__ import annotations
@@ -108,6 +109,10 @@ class DialError(Exception):
 Sink = Callable[[bytes], Awaitable[None]]
 """Takes the parts of an answer's body."""
 
+Receiver = Callable[[Mapping[str, str]], Sink]
+"""Gets the headers of an answer with status 200, their names in lower case; returns what takes its
+body."""
+
 
 def _take_no_count(_count: int) -> None:
     """Counts nothing; for small answers."""
@@ -131,6 +136,7 @@ class Bounds:
 
     timeout_s: float = REQUEST_S_MAX
     bytes_max: int = ANSWER_BYTES_MAX
+    idle_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,20 +219,22 @@ class Dialer:
         endpoint: Endpoint,
         request: Outgoing,
         bounds: Bounds,
-        sink: Sink | None = None,
+        receiver: Receiver | None = None,
         take: Take = _take_no_count,
     ) -> HttpResponse:
-        """Sends and reads the answer, trying the addresses in turn until one connects. `sink`
+        """Sends and reads the answer, trying the addresses in turn until one connects. `receiver`
         takes the body of an answer with status 200 as it comes; `take` counts the bytes of any.
         Raises DialError, and what these two do."""
         permitted = self._permitted(endpoint)
-        read = partial(_read, bytes_max=bounds.bytes_max, sink=sink, take=take)
+        read = partial(_read, bytes_max=bounds.bytes_max, receiver=receiver, take=take)
         failure: DialError | None = None
         try:
             async with asyncio.timeout(bounds.timeout_s):
                 for address in permitted[:ADDRESSES_TRIED_MAX]:
                     try:
-                        return await self._exchange_with(address, endpoint, request, read)
+                        return await self._exchange_with(
+                            address, endpoint, request, read, bounds.idle_s
+                        )
                     except aiohttp.ClientConnectorCertificateError as error:
                         raise DialError(DialFailure.CERTIFICATE, str(error)) from None
                     except aiohttp.ClientConnectorError as error:
@@ -234,6 +242,8 @@ class Dialer:
                         failure = DialError(kind, str(error))
                     except aiohttp.ConnectionTimeoutError:
                         failure = DialError(DialFailure.TIMEOUT, f"connecting to {address}")
+        except aiohttp.SocketTimeoutError:
+            raise DialError(DialFailure.TIMEOUT, f"nothing came for {bounds.idle_s} s") from None
         except TimeoutError:
             raise DialError(DialFailure.TIMEOUT, f"no answer in {bounds.timeout_s} s") from None
         except (aiohttp.ClientError, ssl.SSLError, ConnectionError, ValueError) as error:
@@ -255,6 +265,7 @@ class Dialer:
         endpoint: Endpoint,
         request: Outgoing,
         read: Callable[[aiohttp.ClientResponse], Awaitable[bytes]],
+        idle_s: float | None,
     ) -> HttpResponse:
         host = f"[{address}]" if ":" in address else address
         url = yarl.URL(f"https://{host}:{endpoint.port}{request.target}", encoded=True)
@@ -271,11 +282,9 @@ class Dialer:
             ssl=self._tls,
             server_hostname=endpoint.tls_name,
             allow_redirects=False,
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S_MAX),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S_MAX, sock_read=idle_s),
         ) as response:
-            body = await read(response)
-            headers = {name.lower(): value for name, value in response.headers.items()}
-            return HttpResponse(response.status, headers, body)
+            return HttpResponse(response.status, _headers_of(response), await read(response))
 
 
 def _payload(body: bytes | None) -> bytes | io.BytesIO | None:
@@ -289,17 +298,22 @@ def _kind_of(error: aiohttp.ClientConnectorError) -> DialFailure:
     return DialFailure.REFUSED
 
 
+def _headers_of(response: aiohttp.ClientResponse) -> dict[str, str]:
+    return {name.lower(): value for name, value in response.headers.items()}
+
+
 async def _read(
-    response: aiohttp.ClientResponse, *, bytes_max: int, sink: Sink | None, take: Take
+    response: aiohttp.ClientResponse, *, bytes_max: int, receiver: Receiver | None, take: Take
 ) -> bytes:
-    """Returns the body, unless the sink took it; raises DialError as soon as it is seen to be too
-    large."""
+    """Returns the body, unless the receiver took it; raises DialError as soon as it is seen to be
+    too large."""
     if response.status != 200:
-        sink = None
+        receiver = None
         bytes_max = min(bytes_max, ERROR_ANSWER_BYTES_MAX)
     if response.content_length is not None and response.content_length > bytes_max:
         response.close()
         raise DialError(DialFailure.TOO_LARGE, f"{response.content_length} bytes")
+    sink = None if receiver is None else receiver(_headers_of(response))
     parts: list[bytes] = []
     size = 0
     async for part in response.content.iter_chunked(READ_AT_ONCE_BYTES_MAX):

@@ -12,9 +12,9 @@ Spec: server-server API, "Resolving server names", step 3.
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urljoin
 
 from federation.bounded_cache import BoundedCache
 from federation.events.ids import ServerName, is_reachable_name
@@ -31,24 +31,20 @@ from federation.limits import (
 )
 from federation.ports import Clock
 from federation.retries import DoublingWaits
-from federation.transport.acl import ip_of
 from federation.transport.requests.answers import parse_document
 from federation.transport.requests.dialer import (
     Bounds,
     Dialer,
     DialError,
-    Endpoint,
     HttpResponse,
     Outgoing,
 )
+from federation.transport.requests.urls import Lookup, parse_url
 
 _PATH = "/.well-known/matrix/server"
 _MAX_AGE = re.compile(r"max-age\s*=\s*\"?(\d{1,10})", re.IGNORECASE)
 _BOUNDS = Bounds(timeout_s=WELL_KNOWN_S_MAX, bytes_max=WELL_KNOWN_BYTES_MAX)
 _ERRORS_KEPT_S = DoublingWaits(WELL_KNOWN_ERROR_S_MIN, WELL_KNOWN_ERROR_S_MAX)
-
-Lookup = Callable[[str], Awaitable[tuple[str, ...]]]
-"""Addresses of a host name; raises OSError where there are none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,15 +96,9 @@ class WellKnown:
         raise ValueError("too many redirects")
 
     async def _get(self, url: str) -> HttpResponse:
-        parts = urlsplit(url)
-        if parts.scheme != "https" or not parts.hostname or parts.username is not None:
-            raise ValueError("not an https URL")
-        host = parts.hostname
-        literal = ip_of(host)
-        addresses = (literal,) if literal is not None else await self._lookup(host)
-        endpoint = Endpoint(addresses, parts.port or 443, parts.netloc, literal or host)
-        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        return await self._dialer.exchange(endpoint, Outgoing("GET", target, {}), _BOUNDS)
+        parsed = parse_url(url)
+        endpoint = await parsed.find(self._lookup)
+        return await self._dialer.exchange(endpoint, Outgoing("GET", parsed.target, {}), _BOUNDS)
 
 
 def _parse(answer: HttpResponse) -> ServerName:

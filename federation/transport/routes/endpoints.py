@@ -5,7 +5,8 @@ Rules:
    body is read.
 2. A refusal becomes its status and `errcode`; any other exception is a bug and is raised.
 3. A handler gets a PeerRequest and returns JSON; parts that are JSON already are
-   `orjson.Fragment`s and are never parsed or dumped again.
+   `orjson.Fragment`s and are never parsed or dumped again. One for other answers than JSON gets the
+   HTTP request too, and sends its answer itself.
 
 Spec: server-server API, "API standards".
 """
@@ -27,8 +28,9 @@ from federation.metrics import FederationMetrics
 from federation.ports import Clock
 from federation.transport.routes.authentication import PeerRequest, Reads, ServerAuthenticator
 
-Handler = Callable[[web.BaseRequest, Mapping[str, str]], Awaitable[web.Response]]
+Handler = Callable[[web.BaseRequest, Mapping[str, str]], Awaitable[web.StreamResponse]]
 PeerHandler = Callable[[PeerRequest], Awaitable[object]]
+AnsweringHandler = Callable[[PeerRequest, web.BaseRequest], Awaitable[web.StreamResponse]]
 Route = tuple[str, str, Handler]
 
 
@@ -85,12 +87,24 @@ class Endpoints:
 
         return self._measured(name, handle)
 
+    def answered(self, name: str, handler: AnsweringHandler) -> Handler:
+        """Returns an authenticated endpoint without a body that makes its HTTP answer itself."""
+
+        async def handle(request: web.BaseRequest, params: Mapping[str, str]) -> web.StreamResponse:
+            peer = await self._authenticator.authenticate(request, params, 0)
+            with caused_by(Cause(CauseKind.SERVER, peer.origin)):
+                return await handler(peer, request)
+
+        return self._measured(name, handle)
+
     def public(self, name: str, handler: Handler) -> Handler:
         """Returns an endpoint for anybody."""
         return self._measured(name, handler)
 
     def _measured(self, name: str, handle: Handler) -> Handler:
-        async def measure(request: web.BaseRequest, params: Mapping[str, str]) -> web.Response:
+        async def measure(
+            request: web.BaseRequest, params: Mapping[str, str]
+        ) -> web.StreamResponse:
             started_s = self._clock.monotonic_s()
             try:
                 response = await handle(request, params)

@@ -1,7 +1,7 @@
 """All endpoints of federation in one table, and the two that are too small for a module.
 
 Rules:
-1. Handlers are grouped by noun: keys, rooms, users, exchanges.
+1. Handlers are grouped by noun: keys, rooms, users, exchanges, media.
 2. Each takes (request, decoded path parameters); the dispatcher is the homeserver's.
 
 Spec: server-server API.
@@ -17,6 +17,7 @@ from aiohttp import web
 from federation.events.ids import ServerName
 from federation.events.signing import SigningKey
 from federation.limits import TRANSACTION_BYTES_MAX
+from federation.media_ports import LocalMedia
 from federation.metrics import FederationMetrics
 from federation.ports import (
     Clock,
@@ -38,6 +39,7 @@ from federation.transport.routes.authentication import PeerRequest, Reads, Serve
 from federation.transport.routes.endpoints import Endpoints, Route, json_response
 from federation.transport.routes.joining import JoiningPorts, JoiningRoutes
 from federation.transport.routes.keys import KeyRoutes
+from federation.transport.routes.media.media_routes import MediaRoutes
 from federation.transport.routes.notary import Notary
 from federation.transport.routes.room_access import ServerRoomAccess
 from federation.transport.routes.rooms import RoomRoutes
@@ -46,7 +48,8 @@ from federation.transport.routes.users import UserRoutes
 
 @dataclass(frozen=True, slots=True)
 class RouteParts:
-    """The dependencies of the endpoints. `software` is name and version for /version."""
+    """The dependencies of the endpoints. `software` is name and version for /version. Without
+    `media` there are no endpoints for them."""
 
     name: ServerName
     key: SigningKey
@@ -64,6 +67,7 @@ class RouteParts:
     recommendations: Recommendations
     invites: InviteGate
     invite_states: InviteStates
+    media: LocalMedia | None = None
     software: tuple[str, str] = ("Freehold", "0.1.0")
 
 
@@ -104,6 +108,8 @@ class FederationRoutes:
             *UserRoutes(parts.name, parts.users).table(endpoints),
             *JoiningRoutes(parts.name, parts.key, joining).table(endpoints),
         ]
+        if parts.media is not None:
+            self._table += MediaRoutes(parts.media, parts.clock).table(endpoints)
 
     def table(self) -> list[Route]:
         """Returns method, path template and handler of every endpoint."""

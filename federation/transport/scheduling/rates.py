@@ -1,7 +1,7 @@
 """Rates of costly actions for each cause: token buckets, in memory and bounded.
 
-A bucket holds up to `burst` tokens and gains `per_s`; each use takes one. Past the bound of the
-table the bucket that was used longest ago is dropped, which fills it.
+A bucket holds up to `burst` tokens and gains `per_s`; each use takes one, or more. Past the bound
+of the table the bucket that was used longest ago is dropped, which fills it.
 """
 
 from __future__ import annotations
@@ -27,11 +27,12 @@ class RateLimit:
         self._clock, self._per_s, self._burst = clock, per_s, burst
         self._buckets: BoundedCache[Cause, _Bucket] = BoundedCache(RATE_BUCKETS_MAX)
 
-    def take(self, cause: Cause) -> float:
-        """Takes a token: 0.0. Where there is none, how many seconds there will be none."""
+    def take(self, cause: Cause, amount: float = 1.0) -> float:
+        """Takes so many tokens: 0.0. Where there is none, how many seconds there will be none. One
+        is enough: the others are owed, and nothing is taken until they are there."""
         now_s = self._clock.monotonic_s()
         tokens = self._tokens(cause, now_s)
-        self._buckets.put(cause, _Bucket(tokens - 1 if tokens >= 1 else tokens, now_s))
+        self._buckets.put(cause, _Bucket(tokens - amount if tokens >= 1 else tokens, now_s))
         return self._wait_s(tokens)
 
     def wait_s(self, cause: Cause) -> float:

@@ -51,9 +51,9 @@ class FederationServices:
 
 
 def make_net_requests(
-    context: FederationContext, database: Database, dialer: Dialer
+    context: FederationContext, database: Database, dialer: Dialer, media_dialer: Dialer
 ) -> FederationRequests:
-    """Creates the client with the names and addresses of the net."""
+    """Creates the clients with the names and addresses of the net."""
     backoffs = Backoffs(context.clock, random.SystemRandom().random)
     names = SystemNames(context.clock)
     delegations = WellKnown(dialer, names.addresses, context.clock)
@@ -62,7 +62,9 @@ def make_net_requests(
         backoffs,
         Neighbours(context.name, database, backoffs).is_neighbour,
         dialer=dialer,
+        media_dialer=media_dialer,
         resolver=ServerResolver(names, delegations, context.settings.address_overrides),
+        lookup=names.addresses,
     )
 
 

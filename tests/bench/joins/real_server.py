@@ -40,6 +40,7 @@ from homeserver.storage.migrate import migrate
 from homeserver.storage.postgres_store import PostgresStore
 from homeserver.supervisor import Supervisor
 from tests.bench.joins.signed_room import key_of
+from tests.federation.transport.memory_media import MemoryMedia
 from tests.federation.transport.memory_outside import OpenGate
 from tests.federation.transport.memory_ports import MemoryUsers, RecordingSink
 
@@ -83,7 +84,7 @@ async def real_server(
     supervisor = Supervisor(clock, metrics)
     transport = FederationContext(settings, key_of(name), clock, metrics, supervisor.spawn)
     dialer = Dialer(build_tls_context(settings.ca_paths, verify=True), allow_private=True)
-    requests = make_net_requests(transport, database, dialer)
+    requests = make_net_requests(transport, database, dialer, dialer)
     engine = await make_engine(
         ServerContext(name, key_of(name), clock, metrics, os.urandom),
         PostgresStore(database),
@@ -91,7 +92,9 @@ async def real_server(
     )
     engine.fanout.follow(engine.committer)
     outbound = make_stored_outbound(transport, engine, database, requests)
-    ports = InboundPorts(InboxTable(database), MemoryUsers(name), RecordingSink(), OpenGate())
+    ports = InboundPorts(
+        InboxTable(database), MemoryUsers(name), RecordingSink(), OpenGate(), MemoryMedia()
+    )
     inbound = make_inbound(transport, outbound, room_ports(engine), ports)
     dispatch: Router[object] = Router()
     for method, template, handler in inbound.routes.table():

@@ -36,6 +36,7 @@ from federation.transport.requests.backoff import Backoffs
 from federation.transport.requests.dialer import Dialer
 from federation.transport.requests.resolve import ServerResolver, SystemNames
 from federation.transport.requests.well_known import WellKnown
+from tests.federation.transport.memory_media import MemoryMedia
 from tests.federation.transport.memory_outside import MemoryOutside, OpenGate
 from tests.federation.transport.memory_ports import (
     CountingMetrics,
@@ -95,6 +96,7 @@ class Peer:
             settings, self.key, self.clock, self.metrics, self.tasks.spawn
         )
         self.dialer = Dialer(net.client_tls)
+        self.media_dialer = Dialer(net.client_tls, allow_private=net.is_private)
         self.names = SystemNames(self.clock)
         well_known = WellKnown(self.dialer, self.names.addresses, self.clock)
         self.resolver = ServerResolver(self.names, well_known, net.addresses)
@@ -105,13 +107,16 @@ class Peer:
             self.backoffs,
             self._is_neighbour,
             dialer=self.dialer,
+            media_dialer=self.media_dialer,
             resolver=self.resolver,
+            lookup=net.lookup,
         )
         self.client, self.policies = self.requests.client, self.requests.policies
         self.rooms = MemoryRooms(self.name, self.key, self.clock)
         self.outside, self.gate = MemoryOutside(), OpenGate()
         self.keys, self.waiting = MemoryKeys(), MemoryInbox()
         self.sink, self.users = RecordingSink(), MemoryUsers(self.name)
+        self.media = MemoryMedia()
         self.feed, self.destinations = MemoryFeed(), MemoryDestinations()
         self._assemble()
         self.lies: dict[str, Lie] = {}
@@ -127,7 +132,7 @@ class Peer:
         self.queries, self.backfiller = outbound.queries, outbound.backfiller
         self.arrivals = outbound.arrivals
         self.outbox = make_outbox(self.context, self.requests, self.feed, self.destinations)
-        ports = InboundPorts(self.waiting, self.users, self.sink, self.gate)
+        ports = InboundPorts(self.waiting, self.users, self.sink, self.gate, self.media)
         inbound = make_inbound(self.context, outbound, rooms, ports)
         self.inbox, self.filler = inbound.inbox, inbound.filler
         self.recommendations = inbound.recommendations
@@ -175,13 +180,16 @@ class Peer:
     async def close(self) -> None:
         """Stops listening and closes connections."""
         await self.dialer.close()
+        await self.media_dialer.close()
         await self.runner.cleanup()
 
 
 class Loopback:
-    """The net."""
+    """The net. `is_private`: media may be fetched from private addresses, so from web servers that
+    have no override."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_private: bool = False) -> None:
+        self.is_private = is_private
         self.clock = JumpingClock()
         self.tasks = Tasks()
         self.peers: dict[str, Peer] = {}
@@ -193,6 +201,12 @@ class Loopback:
         """Returns a certificate for one name."""
         return server_tls(name)
 
+    async def lookup(self, host: str) -> tuple[str, ...]:
+        """Returns the addresses of a web server."""
+        if host not in self.peers:
+            raise OSError(f"no such host: {host}")
+        return ("127.0.0.1",)
+
     async def peer(self, name: str, *, key_byte: int = 0) -> Peer:
         """Returns a new server, listening."""
         peer = Peer(name, self, key_byte=key_byte)
@@ -202,9 +216,9 @@ class Loopback:
 
 
 @asynccontextmanager
-async def loopback() -> AsyncIterator[Loopback]:
+async def loopback(*, is_private: bool = False) -> AsyncIterator[Loopback]:
     """Yields a net whose servers and tasks end with the block."""
-    net = Loopback()
+    net = Loopback(is_private=is_private)
     try:
         yield net
     finally:

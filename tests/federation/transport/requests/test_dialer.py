@@ -2,6 +2,7 @@
 
 import asyncio
 import ssl
+from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
@@ -15,6 +16,7 @@ from federation.transport.requests.dialer import (
     DialFailure,
     Endpoint,
     Outgoing,
+    Sink,
     build_tls_context,
     is_public_address,
 )
@@ -238,7 +240,14 @@ async def test_an_answer_is_read_in_parts_of_so_many_bytes() -> None:
         async def sink(part: bytes) -> None:
             parts.append(len(part))
 
-        await peer.dialer.exchange(endpoint_of(net, peer), GET, Bounds(bytes_max=size), sink)
+        headers: list[Mapping[str, str]] = []
+
+        def receiver(given: Mapping[str, str]) -> Sink:
+            headers.append(given)
+            return sink
+
+        await peer.dialer.exchange(endpoint_of(net, peer), GET, Bounds(bytes_max=size), receiver)
+        assert [one["content-length"] for one in headers] == [str(size)], "once, before the body"
         assert sum(parts) == size
         assert 0 < min(parts) <= max(parts) <= READ_AT_ONCE_BYTES_MAX
 
@@ -257,6 +266,25 @@ async def test_an_endless_slow_body_ends_at_the_time_limit() -> None:
         peer.lies["/lie"] = drip
         short = replace(BOUNDS, timeout_s=0.3)
         assert await failure(peer.dialer, endpoint_of(net, peer), short) is DialFailure.TIMEOUT
+
+
+async def test_a_body_that_stops_coming_ends_after_the_idle_time() -> None:
+    async with loopback() as net:
+        peer = await net.peer("a.test")
+        over = asyncio.Event()
+
+        async def stall(request: web.BaseRequest, _: object) -> web.StreamResponse:
+            response = web.StreamResponse()
+            await response.prepare(request)
+            await response.write(b"x")
+            await over.wait()
+            return response
+
+        peer.lies["/lie"] = stall
+        idle = Bounds(timeout_s=10_000, idle_s=0.3)
+        with pytest.raises(DialError, match=r"nothing came for 0\.3 s"):
+            await peer.dialer.exchange(endpoint_of(net, peer), GET, idle)
+        over.set()
 
 
 async def test_redirects_are_not_followed() -> None:

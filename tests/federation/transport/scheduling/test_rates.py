@@ -26,6 +26,18 @@ def test_a_burst_and_then_as_many_as_come_back() -> None:
     assert [limit.take(address(1)) > 0 for _ in range(4)] == [False] * 3 + [True]
 
 
+def test_a_large_use_needs_one_token_and_owes_the_others() -> None:
+    clock = JumpingClock()
+    limit = RateLimit(clock, per_s=2, burst=10)
+    assert limit.take(address(1), 9) == 0.0
+    assert limit.take(address(1), 20) == 0.0
+    assert limit.take(address(1), 1) == pytest.approx(10.0)
+    clock.jump(9.0)
+    assert limit.take(address(1), 1) == pytest.approx(1.0), "a refusal takes nothing"
+    clock.jump(1.0)
+    assert limit.take(address(1), 1) == 0.0
+
+
 def test_a_look_takes_nothing_and_what_was_not_used_can_be_given_back() -> None:
     clock = JumpingClock()
     limit = RateLimit(clock, per_s=0.5, burst=2)

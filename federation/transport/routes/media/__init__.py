@@ -1,0 +1,1 @@
+"""Media of this server for other servers."""

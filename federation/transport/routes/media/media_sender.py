@@ -1,0 +1,112 @@
+"""Sends media to other servers, piece by piece.
+
+Rules:
+1. A server that takes its pieces too slowly, or the whole, is broken off; so is an answer whose
+   media turn out to be shorter or longer than they should be: its length was told before.
+2. What is held for one server's answers, and for all, is bounded: 429 and 503. So is what one
+   server fetches over time: 429, with the time until the next attempt. An answer may exceed what is
+   left of it; the next one waits until that is made up for.
+
+Spec: server-server API, "Content Repository".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
+from math import ceil
+from typing import Final
+
+from aiohttp import web
+
+from federation.causes import current_cause
+from federation.errors import MatrixError
+from federation.limits import (
+    MEDIA_BYTES_PER_ORIGIN_BURST,
+    MEDIA_BYTES_PER_ORIGIN_PER_S,
+    MEDIA_SENT_BYTES,
+    MEDIA_SENT_BYTES_MAX,
+    MEDIA_SENT_BYTES_PER_ORIGIN_MAX,
+    MEDIA_SENT_PIECE_S_MAX,
+    MEDIA_SENT_S_MAX,
+)
+from federation.media_ports import ServedMedia
+from federation.ports import Clock
+from federation.transport.routes.budgets import ByteBudget
+from federation.transport.routes.media.multipart_frame import MultipartFrame, build_frame
+from federation.transport.scheduling.rates import RateLimit
+
+_log: Final = logging.getLogger(__name__)
+
+
+class _WrongSize(Exception):
+    """The media have more or fewer bytes than they should have."""
+
+
+class MediaSender:
+    """Sends media, for all servers. `boundary` makes one that nobody can guess."""
+
+    def __init__(self, clock: Clock, boundary: Callable[[], str]) -> None:
+        self._boundary = boundary
+        self._budget = ByteBudget(MEDIA_SENT_BYTES_MAX, MEDIA_SENT_BYTES_PER_ORIGIN_MAX)
+        self._rate = RateLimit(
+            clock, per_s=MEDIA_BYTES_PER_ORIGIN_PER_S, burst=MEDIA_BYTES_PER_ORIGIN_BURST
+        )
+
+    async def send(
+        self, http: web.BaseRequest, find: Callable[[], Awaitable[ServedMedia]]
+    ) -> web.StreamResponse:
+        """Answers with the media that are found. Raises MatrixError (429, 503) and what `find`
+        does, before anything is sent."""
+        cause = current_cause()
+        _refuse_for(self._rate.wait_s(cause))
+        with self._budget.use(cause) as take:
+            take(MEDIA_SENT_BYTES)
+            media = await find()
+            self._rate.take(cause, media.size)
+            frame = build_frame(self._boundary(), media.content_type, media.disposition)
+            async with aclosing(media.pieces):
+                return await _send(http, media, frame)
+
+
+async def _send(
+    http: web.BaseRequest, media: ServedMedia, frame: MultipartFrame
+) -> web.StreamResponse:
+    piece = await anext(media.pieces, b"")  # what fails here is answered as any other failure
+    response = web.StreamResponse(headers={"Content-Type": frame.content_type})
+    response.content_length = len(frame.head) + media.size + len(frame.tail)
+    await response.prepare(http)
+    if http.method == "HEAD":
+        return response
+    try:
+        async with asyncio.timeout(MEDIA_SENT_S_MAX):
+            await _write(response, frame.head)
+            left = media.size
+            while piece:
+                left -= len(piece)
+                if left < 0:
+                    raise _WrongSize
+                await _write(response, piece)
+                piece = await anext(media.pieces, b"")
+            if left:
+                raise _WrongSize
+            await _write(response, frame.tail)
+            await response.write_eof()
+    except Exception as error:  # noqa: BLE001 - logged; the status was sent already
+        _log.warning("media for %s broke off: %r", current_cause().name, error)
+        if http.transport is not None:
+            http.transport.abort()
+    return response
+
+
+async def _write(response: web.StreamResponse, data: bytes) -> None:
+    async with asyncio.timeout(MEDIA_SENT_PIECE_S_MAX):
+        await response.write(data)
+
+
+def _refuse_for(wait_s: float) -> None:
+    if wait_s > 0:
+        again = {"retry_after_ms": ceil(wait_s * 1000)}
+        raise MatrixError(429, "M_LIMIT_EXCEEDED", "Too many bytes of media", extra=again)
