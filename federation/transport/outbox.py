@@ -190,7 +190,6 @@ class Outbox:
         if sender is None:
             sender = _Sender(await self._store.load_destination(server), wakeup, self._clock)
             self._senders[server] = sender
-        sender.wakeup = wakeup
         if sender.is_sending:  # the task failed on it, and was started again
             sender.is_sending = False
             self._backoffs.failed(server, "sending fails here")

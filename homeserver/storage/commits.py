@@ -12,9 +12,14 @@ from homeserver.storage.database import Connection
 from homeserver.storage.logs import LOG
 from homeserver.storage.timeline import events as event_rows
 
-_TYPES = event_rows.COLUMN_TYPES
-_EVENTS = ", ".join(f"${i + 5}::{name}[]" for i, name in enumerate(_TYPES))
-_NEXT = 5 + len(_TYPES)
+EMPTY_COLUMNS = frozenset({"state_key", "membership", "reason", "rule", "replaces", "redacted_by"})
+"""Columns that a message which was just accepted doesn't have: each one would cost a parameter and
+an array of nulls."""
+
+_COLUMNS = [one for one in event_rows.COLUMNS if one[0] not in EMPTY_COLUMNS]
+_NAMES = [name for name, _ in _COLUMNS]
+_EVENTS = ", ".join(f"${i + 5}::{kind}[]" for i, (_, kind) in enumerate(_COLUMNS))
+_NEXT = 5 + len(_COLUMNS)
 _HEADS = ", ".join(
     f"${_NEXT + i}::{name}[]" for i, name in enumerate(("bigint", "text", "bigint", "bigint"))
 )
@@ -26,7 +31,7 @@ _MESSAGES = f"""
 WITH moved AS (
     UPDATE logs SET position = $4 WHERE log = $1 AND epoch = $2 AND position = $3 RETURNING log
 ), e AS (
-    INSERT INTO events ({event_rows.COLUMN_NAMES})
+    INSERT INTO events ({", ".join(_NAMES)})
     SELECT u.* FROM moved, unnest({_EVENTS}) AS u
 ), h AS (
     UPDATE room_heads SET heads = u.heads::bigint[], live_index = u.live_index, position =
@@ -54,7 +59,7 @@ async def messages(
         _MESSAGES,
         LOG,
         *moved,
-        *event_rows.columns(rows),
+        *event_rows.columns(rows, _NAMES),
         *([row[i] for row in heads] for i in range(4)),
         *([row[i] for row in sent] for i in range(5)),
     )

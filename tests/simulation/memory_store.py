@@ -13,6 +13,7 @@ import orjson
 
 from federation.events.ids import EventId, UserId
 from homeserver.storage.batches import Writing
+from homeserver.storage.commits import EMPTY_COLUMNS
 from homeserver.storage.database import DataRefused
 from homeserver.storage.federation.owed import OwedRows
 from homeserver.storage.logs import Epoch, OwnedLog
@@ -689,6 +690,9 @@ class MemoryLog:
             batch.sent = True
         if (tables.epoch, tables.position) != (epoch, rows.old):
             return False
+        if plain:
+            for row in rows.events:
+                assert all(getattr(row, name) is None for name in EMPTY_COLUMNS), row
         tables.check(rows, plain=plain)
         batch.sent = True
         tables.apply(rows, plain=plain)

@@ -214,9 +214,7 @@ def places_lost_by_corrections() -> None:
     made: Any = Recheck.corrected_row
 
     def placeless(judgement: Recheck) -> Any:
-        row = made(judgement)
-        row.position = row.live_index = row.gap_index = None
-        return row
+        return made(judgement).without_place()
 
     _plant(Recheck, "corrected_row", placeless)
 

@@ -22,6 +22,7 @@ from homeserver.storage.batches import (
     KnownMember,
     LogRows,
 )
+from homeserver.storage.commits import EMPTY_COLUMNS
 from homeserver.storage.database import (
     Connection,
     Database,
@@ -46,6 +47,7 @@ EVENTS = [EventId(f"${i}") for i in range(24)]
 USERS = ["@u:one", "@v:one", "@w:two", "@x:three"]
 SERVERS = ["one", "two", "three"]
 OPERATIONS = 50
+MESSAGE: dict[str, None] = dict.fromkeys(EMPTY_COLUMNS)
 
 
 @dataclass
@@ -128,6 +130,8 @@ class Script:
             )
             for position in placed
         ]
+        if is_plain:
+            rows.events = [msgspec.structs.replace(row, **MESSAGE) for row in rows.events]
         rows.heads = [
             (ROOMS[room], [rows.events[-1].event_row_id], self.row_id, old + 9, old + count)
         ]
@@ -265,9 +269,12 @@ def random_operation(script: Script) -> Operation:
 def _backfill(script: Script) -> Operation:
     rng, room = script.rng, script.rng.choice(list(ROOMS))
     ids = rng.sample(EVENTS, 4)
-    made = [script.event(room, position=None, outlier=False, message=True) for _ in ids]
-    for row, event_id in zip(made, ids, strict=True):
-        row.event_id = event_id
+    made = [
+        msgspec.structs.replace(
+            script.event(room, position=None, outlier=False, message=True), event_id=event_id
+        )
+        for event_id in ids
+    ]
     snapshot = SnapshotRow(ROOMS[room], script.next_row_id(), None, 0, [], [])
     missing, rechecks = rng.choice(EVENTS), script.rechecks(ROOMS[room])
     moving = rng.sample(EVENTS, 2)
@@ -278,10 +285,9 @@ def _backfill(script: Script) -> Operation:
             return None
         live_index, gap_index = gaps[-1].order
         lowest = await store.events.lowest_gap_index(ROOMS[room], live_index)
-        for i, row in enumerate(made):
-            row.live_index, row.gap_index = live_index, lowest - len(made) + i
+        rows = [row.at((live_index, lowest - len(made) + i)) for i, row in enumerate(made)]
         moved = [(one, live_index, lowest - 90 - i) for i, one in enumerate(moving)]
-        filled = Filled(made, [snapshot], [(missing, live_index, gap_index)], rechecks, moved=moved)
+        filled = Filled(rows, [snapshot], [(missing, live_index, gap_index)], rechecks, moved=moved)
         await store.history.backfill(ROOMS[room], ids, filled)
         return list(gaps)
 

@@ -273,9 +273,11 @@ class Stager:
             is_head=not is_named,
         )
         is_changed = staged.changes_other_state
-        staged.resolved = self.resolved(branches, was.chain, current.chain, is_changed=is_changed)
+        resolved = self.resolved(branches, was.chain, current.chain, is_changed=is_changed)
+        if resolved is not None:
+            staged = msgspec.structs.replace(staged, resolved=resolved)
         # `room.staged` is still the room before this event, by which redactions are decided.
-        await self._redact(room, staged, before.state)
+        staged = await self._redact(room, staged, before.state)
         assert staged.view is not None, "a placed event changes the room"
         room.staged = staged.view
         room.stage(StoredEvent(event), row_id)
@@ -338,23 +340,28 @@ class Stager:
 
     # Redactions
 
-    async def _redact(self, room: Room, staged: StagedEvent, before: StateMap) -> None:
+    async def _redact(self, room: Room, staged: StagedEvent, before: StateMap) -> StagedEvent:
         """Applies this event as a redaction, and the redactions that waited for it."""
-        event = staged.event
-        await self.apply_waiting(room, staged)
+        staged, event = await self.with_waiting(room, staged), staged.event
         outcome = await self.redactions.of(room, event, before, is_unverified=staged.row.unverified)
-        staged.redacting += outcome.applied
         if outcome.waits_for is not None:
             note_waiting(room, outcome.waits_for, event.event_id)
-            staged.waits_for_target = outcome.waits_for
-        if outcome.applied and staged.entry is not None:
+            staged = msgspec.structs.replace(staged, waits_for_target=outcome.waits_for)
+        if not outcome.applied:
+            return staged
+        entry = staged.entry
+        if entry is not None:
             target = outcome.applied[0].target.event_id
-            staged.entry = msgspec.structs.replace(staged.entry, redacts=target)
+            entry = msgspec.structs.replace(entry, redacts=target)
+        redacting = staged.redacting + outcome.applied
+        return msgspec.structs.replace(staged, redacting=redacting, entry=entry)
 
-    async def apply_waiting(self, room: Room, staged: StagedEvent) -> None:
+    async def with_waiting(self, room: Room, staged: StagedEvent) -> StagedEvent:
         """Applies the redactions that waited for an event, of whatever verdict."""
-        if room.awaits_more or staged.event.event_id in room.awaited_targets:
-            staged.redacting += await self.redactions.waiting_for(room, staged.event)
+        if not room.awaits_more and staged.event.event_id not in room.awaited_targets:
+            return staged
+        waiting = await self.redactions.waiting_for(room, staged.event)
+        return msgspec.structs.replace(staged, redacting=staged.redacting + waiting)
 
 
 def _not_before_ms(

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import assert_never
+from typing import NamedTuple, assert_never
+
+import msgspec
 
 from federation.errors import MatrixError
 from federation.events import event_types
@@ -46,6 +48,7 @@ from homeserver.storage.database import Connection
 from homeserver.storage.rooms.memberships import MembershipRow
 from homeserver.storage.rooms.state_changes import ResolutionRow, StateChangeRow
 from homeserver.storage.text import escape
+from homeserver.storage.timeline.events import EventRow
 from homeserver.storage.timeline.rechecks import RecheckRows
 
 
@@ -59,6 +62,22 @@ class PlainUnit:
 
 
 PendingUnit = RoomUnit | PlainUnit
+
+
+class Positioned(NamedTuple):
+    """A staged event of a unit, and its position in the log: None if it isn't released to
+    clients."""
+
+    unit: CommitUnit
+    staged: StagedEvent
+    position: int | None
+
+    @property
+    def row(self) -> EventRow:
+        """Returns the row to write."""
+        if self.position is None:
+            return self.staged.row
+        return msgspec.structs.replace(self.staged.row, position=self.position)
 
 
 class CommitUnit:
@@ -87,6 +106,19 @@ class CommitUnit:
         """Returns the room of a unit that has one."""
         assert self.room_unit is not None, "staged events and corrections are of a room"
         return self.room_unit.room
+
+    def positioned(self) -> list[Positioned]:
+        """Returns the staged events with their positions. An entry of the correction comes before
+        them, as in `entries`."""
+        found = []
+        at = self.first + (self.correction is not None and self.correction.entry is not None)
+        for staged in self.staged:
+            if staged.entry is None:
+                found.append(Positioned(self, staged, None))
+            else:
+                found.append(Positioned(self, staged, at))
+                at += 1
+        return found
 
     def publish_room(self) -> None:
         """Makes the staged view the committed one, for a unit that has a room."""
@@ -151,12 +183,6 @@ class Batch:
             if one.error is not None:
                 continue
             one.first = position + 1
-            # An entry of the correction comes before those of the staged events, as in `entries`.
-            at = position + (one.correction is not None and one.correction.entry is not None)
-            for staged in one.staged:
-                if staged.entry is not None:
-                    at += 1
-                    staged.row.position = at
             position += len(one.entries)
         self.up_to = position
 
@@ -169,9 +195,11 @@ class Batch:
             for i, entry in enumerate(one.entries)
         ]
 
-    def staged(self) -> list[tuple[CommitUnit, StagedEvent]]:
+    def staged(self) -> list[Positioned]:
         """Returns all staged events of units that did not fail."""
-        return [(one, staged) for one in self.units if one.error is None for staged in one.staged]
+        return [
+            positioned for one in self.units if one.error is None for positioned in one.positioned()
+        ]
 
     def witnesses(self) -> list[tuple[int, int, bool]]:
         """Returns events that are stored in this form (room_row_id, event_row_id, unverified) if
@@ -179,7 +207,9 @@ class Batch:
         tell its outcome."""
         found = [
             (one.row.room_row_id, one.row.event_row_id, one.row.unverified)
-            for _, one in self.staged()
+            for unit in self.units
+            if unit.error is None
+            for one in unit.staged
         ]
         for one in self.units:
             if one.error is None and one.correction is not None:
@@ -210,14 +240,14 @@ class Batch:
         corrected = [one for one in self.units if one.error is None and one.correction]
         for one in corrected:
             _add_correction(rows, one)
-        rows.events += [one.row for _, one in staged]
+        rows.events += [one.row for one in staged]
         rows.heads = _heads(corrected, staged)
         rows.sent = _transactions(staged)
         # Messages have no further rows, and their entries are read back from the rows of events.
         if self.is_plain:
             return rows
         self._add_rooms(rows)
-        rows.snapshots += [row for _, one in staged for row in one.snapshots]
+        rows.snapshots += [row for one in staged for row in one.staged.snapshots]
         _add_changes(rows, staged)
         _add_redactions(rows, staged)
         for placed in self.placed():
@@ -244,9 +274,7 @@ def _imported(room: Room, imported: ImportedMembers, position: int) -> ImportedM
     return ImportedMemberRows(room.row_id, members, imported.servers, position + 1)
 
 
-def _heads(
-    corrected: Sequence[CommitUnit], staged: Sequence[tuple[CommitUnit, StagedEvent]]
-) -> list[HeadsRow]:
+def _heads(corrected: Sequence[CommitUnit], staged: Sequence[Positioned]) -> list[HeadsRow]:
     """Returns the newest heads of each room."""
     newest: dict[int, HeadsRow] = {}
     for one in corrected:
@@ -256,29 +284,27 @@ def _heads(
             position = view.position if correction.entry is None else one.first
             newest[room.row_id] = heads_row(room, view, position)
     # A correction is made while nothing of its room is staged, so staged events come after it.
-    for one, event in staged:
+    for unit, event, at in staged:
         if event.view is not None:
-            room = one.room
-            newest[room.row_id] = heads_row(room, event.view, event.row.position or 0)
+            room = unit.room
+            newest[room.row_id] = heads_row(room, event.view, at or 0)
     return list(newest.values())
 
 
-def _transactions(
-    staged: Sequence[tuple[CommitUnit, StagedEvent]],
-) -> list[tuple[str, str, bytes, str, int]]:
+def _transactions(staged: Sequence[Positioned]) -> list[tuple[str, str, bytes, str, int]]:
     return [
-        (key.user_id, key.device_id, hashed, event.row.event_id, event.row.position or 0)
-        for _, event in staged
+        (key.user_id, key.device_id, hashed, event.row.event_id, position or 0)
+        for _, event, position in staged
         if event.transaction is not None
         for key, hashed in (event.transaction,)
     ]
 
 
-def _add_changes(rows: CommitRows, staged: Sequence[tuple[CommitUnit, StagedEvent]]) -> None:
-    for one, event in staged:
-        row_id, position = one.room.row_id, event.row.position
+def _add_changes(rows: CommitRows, staged: Sequence[Positioned]) -> None:
+    for unit, event, position in staged:
         if position is None:
             continue
+        row_id = unit.room.row_id
         if event.resolved is not None:
             event_id = event.event.event_id
             rows.resolutions.append(_resolution_row(row_id, position, event_id, event.resolved))
@@ -358,9 +384,9 @@ def _membership_row(
     )
 
 
-def _add_redactions(rows: CommitRows, staged: Sequence[tuple[CommitUnit, StagedEvent]]) -> None:
-    for one, event in staged:
-        row_id = one.room.row_id
+def _add_redactions(rows: CommitRows, staged: Sequence[Positioned]) -> None:
+    for unit, event, _ in staged:
+        row_id = unit.room.row_id
         rows.redacted += redacted_rows(row_id, event.redacting)
         if event.waits_for_target is not None:
             rows.awaited.append((row_id, event.waits_for_target, event.event.event_id))

@@ -46,11 +46,11 @@ from homeserver.storage.timeline.rechecks import RecheckRows
 from homeserver.storage.timeline.redactions import RedactedRow
 
 
-class StagedEvent(msgspec.Struct):
-    """One event with the rows of its commit. The committer fills in positions."""
+class StagedEvent(msgspec.Struct, frozen=True):
+    """One event with the rows of its commit."""
 
     event: Event
-    row: EventRow
+    row: EventRow  # without its position in the log, which the commit decides
     entry: EventEntry | None = None  # None: not released to clients
     view: RoomView | None = None  # the room after it; None: unchanged
     snapshots: tuple[SnapshotRow, ...] = ()
@@ -104,18 +104,18 @@ class Resolved(msgspec.Struct, frozen=True):
     branches: tuple[tuple[EventId, int], ...]
 
 
-class Correction(msgspec.Struct):
+class Correction(msgspec.Struct, frozen=True):
     """The effects of rechecked verdicts: changes of stored events, and of the room."""
 
     view: RoomView | None = None  # the room after it; None: unchanged
     entry: StateEntry | None = None
-    rows: list[EventRow] = []
-    snapshots: list[SnapshotRow] = []
-    servers_joined: list[ServerName] = []
-    servers_left: list[ServerName] = []
+    rows: Sequence[EventRow] = ()
+    snapshots: Sequence[SnapshotRow] = ()
+    servers_joined: Sequence[ServerName] = ()
+    servers_left: Sequence[ServerName] = ()
     resolved: Resolved | None = None
     cause: EventId | None = None  # the first event with a changed verdict or state
-    redacting: list[Redacting] = []
+    redacting: Sequence[Redacting] = ()
     rechecks: RecheckRows = msgspec.field(default_factory=RecheckRows)
 
 
@@ -157,12 +157,27 @@ def state_ref(event: Event, row_id: int) -> StateRef:
     return StateRef(event.event_id, row_id, membership_of(event))
 
 
+def replaced_by(event: Event, before: StateSnapshot) -> EventId | None:
+    """Returns the event that a state event replaces by its own branch, not by the current state:
+    clients are told what its sender replaced."""
+    replaced = before.state.get(event.key) if event.state_key is not None else None
+    return replaced.event_id if replaced else None
+
+
 def event_row(
-    event: Event, row_id: int, room: Room, before: StateSnapshot, origin: Origin
+    event: Event,
+    row_id: int,
+    room: Room,
+    states: tuple[StateSnapshot, StateSnapshot],
+    origin: Origin,
+    *,
+    live_index: int | None = None,
+    replaces: EventId | None = None,
 ) -> EventRow:
-    """Returns the row of an event whose state is known, without a place in room order."""
+    """Returns the row of an event whose `states` before and after it are known; with `live_index`
+    at this place of the room's order, else without one."""
     transaction = origin.transaction[0] if origin.transaction else None
-    snapshot = before.chain[-1].row_id
+    before, after = states
     return EventRow(
         room_row_id=room.row_id,
         event_row_id=row_id,
@@ -172,17 +187,17 @@ def event_row(
         sender=event.sender,
         membership=membership_of(event),
         position=None,
-        live_index=None,
-        gap_index=None,
+        live_index=live_index,
+        gap_index=None if live_index is None else 0,
         verdict=origin.verdict,
         reason=None if origin.refusal is None else origin.refusal.reason,
         rule=None if origin.refusal is None else origin.refusal.rule,
         outlier=False,
         unverified=origin.unverified,
         to_federate=origin.to_federate,
-        snapshot_before=snapshot,
-        snapshot_after=snapshot,
-        replaces=None,
+        snapshot_before=before.chain[-1].row_id,
+        snapshot_after=after.chain[-1].row_id,
+        replaces=replaces,
         redacted_by=None,
         transaction_of=None
         if transaction is None
@@ -203,11 +218,11 @@ def store_as_outlier(
     """Returns a soft-failed or rejected event: stored with its verdict, without a place. A
     soft-failed state event has a state after it, since later events may name it as their parent.
     `snapshots`: those to write of the state before it."""
-    row, after = event_row(event, row_id, room, before, origin), before
+    after = before
     if event.is_state and origin.verdict == StoredVerdict.SOFT_FAILED:
         after, rows = after_state_event(event, row_id, room, before)
-        row.snapshot_after = after.chain[-1].row_id
         snapshots += rows
+    row = event_row(event, row_id, room, (before, after), origin)
     staged = StagedEvent(
         event,
         row,
@@ -304,12 +319,10 @@ def append_to_timeline(
     else:
         change = change_between(old.chain, current.chain)
     changes = state_changes(old.state, change)
-    row = event_row(event, row_id, room, before, origin)
-    row.snapshot_after = after.chain[-1].row_id
-    row.live_index, row.gap_index = old.live_index + 1, 0
-    # By its own branch, not by the current state: clients are told what its sender replaced.
-    prev = before.state.get(event.key) if event.state_key is not None else None
-    row.replaces = prev.event_id if prev else None
+    live_index, replaces = old.live_index + 1, replaced_by(event, before)
+    row = event_row(
+        event, row_id, room, (before, after), origin, live_index=live_index, replaces=replaces
+    )
     head = Head(event.event_id, row_id, event.depth, after.state, after.chain)
     kept = () if origin.replaces_heads else other_heads(old, event)
     counts = MemberCounts(old)
@@ -319,7 +332,7 @@ def append_to_timeline(
         current.state,
         current.chain,
         (*kept, head) if is_head else kept,
-        row.live_index,
+        live_index,
         counts.joined,
         counts.invited,
         counts.servers,
@@ -328,13 +341,13 @@ def append_to_timeline(
         room_id=room.room_id,
         event=event,
         row_id=row_id,
-        order=(row.live_index, 0),
+        order=(live_index, 0),
         kept_client=kept_client(event),
         changes=changes,
         transaction=origin.transaction[0] if origin.transaction else None,
-        replaces=EventId(row.replaces) if row.replaces else None,
+        replaces=replaces,
         to_federate=origin.to_federate,
-        snapshot_after=row.snapshot_after,
+        snapshot_after=after.chain[-1].row_id,
     )
     return StagedEvent(
         event,

@@ -34,7 +34,7 @@ from homeserver.engine.rooms.rooms import Rooms
 from homeserver.engine.rooms.snapshots import StateSnapshot
 from homeserver.engine.rooms.stored import known_event, refusal_of
 from homeserver.engine.store import EngineStore
-from homeserver.storage.timeline.events import RoomEventRow, StoredVerdict
+from homeserver.storage.timeline.events import EventRow, RoomEventRow, StoredVerdict
 from homeserver.storage.timeline.rechecks import RecheckRows
 
 Settle = Callable[[Room, Event], Awaitable[Accepted | SoftFailed]]
@@ -76,7 +76,7 @@ class Corrections:
             # Rows of newly accepted events are written by `place`, on top of the corrected room.
             rows=[one.corrected_row() for one in wrong if not one.is_newly_accepted],
             # Before those of the room's state, which may be deltas to them.
-            snapshots=[row for one in wrong for row in one.snapshots] + of_room.snapshots,
+            snapshots=[row for one in wrong for row in one.snapshots] + [*of_room.snapshots],
             rechecks=marked,
         )
 
@@ -129,7 +129,7 @@ class Corrections:
         return Correction(
             view=view,
             entry=StateEntry(room.room_id, changes) if changes else None,
-            snapshots=list(snapshots),
+            snapshots=snapshots,
             servers_joined=counts.servers_joined,
             servers_left=counts.servers_left,
             resolved=resolved if changes else None,
@@ -188,30 +188,31 @@ class Corrections:
         room: Room,
         rechecked: Iterable[Recheck],
         descendants: Descendants,
-        correction: Correction,
-    ) -> list[StagedEvent]:
-        """Appends the events that were rejected and are now allowed to the corrected room."""
-        staged = []
+    ) -> tuple[list[StagedEvent], list[EventRow]]:
+        """Appends the events that were rejected and are now allowed to the corrected room. Returns
+        them, and the rows of those that get no place all the same."""
+        staged: list[StagedEvent] = []
+        rows: list[EventRow] = []
         for one in rechecked:
-            if one.is_newly_accepted and (
-                placed := await self._take_in(room, one, descendants, correction)
-            ):
+            if not one.is_newly_accepted:
+                continue
+            placed = await self._take_in(room, one, descendants)
+            if isinstance(placed, EventRow):
+                rows.append(placed)
+            else:
                 staged.append(placed)
-        return staged
+        return staged, rows
 
     async def _take_in(
-        self, room: Room, one: Recheck, descendants: Descendants, correction: Correction
-    ) -> StagedEvent | None:
+        self, room: Room, one: Recheck, descendants: Descendants
+    ) -> StagedEvent | EventRow:
         row = one.corrected_row()
         # Older than our time in the room: it was never news here, so it gets no place.
         if one.event.depth < await self._store.events.first_depth(room.row_id):
-            correction.rows.append(row)
-            return None
+            return row
         verdict = await self._settle(room, one.event)
         if isinstance(verdict, SoftFailed):
-            row.decide(StoredVerdict.SOFT_FAILED, refusal_of(verdict.failure))
-            correction.rows.append(row)
-            return None
+            return row.decided(StoredVerdict.SOFT_FAILED, refusal_of(verdict.failure))
         # `Stager.place` makes no head of an event that the room knows as another's parent.
         children = await self._placed(descendants.children(one.event_id))
         if any(_is_accepted(child, None) for child in children):

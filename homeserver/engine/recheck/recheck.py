@@ -9,6 +9,7 @@ import msgspec
 
 from federation.events.event import Event
 from federation.events.ids import EventId
+from homeserver.engine.log.staging import replaced_by
 from homeserver.engine.rooms.snapshots import StateSnapshot
 from homeserver.storage.rooms.snapshots import SnapshotRow
 from homeserver.storage.timeline.events import EventRow, Refusal, RoomEventRow, StoredVerdict
@@ -67,15 +68,12 @@ class Recheck(msgspec.Struct, frozen=True):
         """Returns the row to write for an event that stays at its place, or is rejected and loses
         it.
         """
-        row = self.row.to_write()
-        row.decide(self.verdict, self.refusal)
-        row.unverified = False
-        row.snapshot_before = self.before.chain[-1].row_id
         after = self.after or self.before
-        row.snapshot_after = after.chain[-1].row_id
-        if self.event.is_state:
-            replaced = self.before.state.get(self.event.key)
-            row.replaces = replaced.event_id if replaced else None
-        if self.verdict == StoredVerdict.REJECTED:
-            row.position = row.live_index = row.gap_index = None
-        return row
+        row = msgspec.structs.replace(
+            self.row.to_write().decided(self.verdict, self.refusal),
+            unverified=False,
+            snapshot_before=self.before.chain[-1].row_id,
+            snapshot_after=after.chain[-1].row_id,
+            replaces=replaced_by(self.event, self.before),
+        )
+        return row.without_place() if self.verdict == StoredVerdict.REJECTED else row

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 import immutables
+import msgspec
 
 from federation.bounded_cache import BoundedCache
 from federation.events.event import Event
@@ -166,9 +167,10 @@ class Rechecks:
         step = _Step(await self._load([row.event_id for row in due]))
         try:
             correction = await self._decide(work, step, due)
-            staged = await self._corrections.place(
-                room, step.rechecked.values(), work.descendants, correction
+            staged, unplaced = await self._corrections.place(
+                room, step.rechecked.values(), work.descendants
             )
+            correction = msgspec.structs.replace(correction, rows=[*correction.rows, *unplaced])
             done = self._writer.enqueue(room, staged, correction=correction)
         except BaseException:
             for event_id in step.changed:
@@ -188,13 +190,13 @@ class Rechecks:
             raise _EdgesMissing(cited)
         work.descendants.catch_up()
         correction = await self._corrections.make(work.room, rechecked, work.descendants)
-        correction.redacting = await self._redact(work.room, rechecked, step.changed)
+        redacting = await self._redact(work.room, rechecked, step.changed)
         room_row_id = work.room.row_id
         correction.rechecks.not_due += [(room_row_id, row_id) for row_id in step.deferred]
         correction.rechecks.verified += [
             (room_row_id, one.row_id, one.event_id) for one in rechecked
         ]
-        return correction
+        return msgspec.structs.replace(correction, redacting=redacting)
 
     async def _redact(
         self, room: Room, rechecked: Sequence[Recheck], changed: Mapping[EventId, StoredEvent]

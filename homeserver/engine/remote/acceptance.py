@@ -160,7 +160,7 @@ class Acceptance:
             refusal=refusal_of(verdict.failure),
         )
         staged, after = store_as_outlier(event, row_id, room, before, origin, snapshots=snapshots)
-        await self._writer.stager.apply_waiting(room, staged)
+        staged = await self._writer.stager.with_waiting(room, staged)
         reason = str(verdict.failure)
         known = StoredEvent(event, rejected=not is_soft, soft_failed=is_soft, reason=reason)
         room.stage(known, row_id)

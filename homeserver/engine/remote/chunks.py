@@ -24,10 +24,16 @@ from federation.events.event import Event
 from federation.events.ids import EventId, StateKey
 from federation.graph.admission import Accepted, Rejected
 from federation.ports import StoredEvent
-from homeserver.engine.log.staging import Origin, after_state_event, event_row, redacted_rows
+from homeserver.engine.log.staging import (
+    Origin,
+    after_state_event,
+    event_row,
+    redacted_rows,
+    replaced_by,
+)
 from homeserver.engine.recheck.verdict_checker import VerdictChecker, refused_by_auth_events
 from homeserver.engine.remote.places import Order
-from homeserver.engine.remote.room_order import Moved, RoomOrder, Unplaced
+from homeserver.engine.remote.room_order import GivenPlaces, RoomOrder, Unplaced
 from homeserver.engine.rooms.citations import cited_first
 from homeserver.engine.rooms.redactions import Redacting, Redactions, target_of
 from homeserver.engine.rooms.resolver import StateResolver
@@ -141,8 +147,8 @@ class Chunks:
         finally:
             for event in work.events:
                 room.unstage(event.event_id)
-        moved = await self._order.give_places(room, _unplaced(work), gaps)
-        return _filled(work, moved), work.redacting
+        given = await self._order.give_places(room, _unplaced(work), gaps)
+        return _filled(work, given), work.redacting
 
     async def _redact(self, work: _Work) -> None:
         """Applies the chunk's redactions, and waiting ones to its events."""
@@ -195,13 +201,12 @@ class Chunks:
             verdict=StoredVerdict.REJECTED if is_rejected else StoredVerdict.ACCEPTED,
             refusal=refusal,
         )
-        row, after = event_row(event, row_id, work.room, before, origin), before
+        after, replaces = before, None
         if event.is_state and not is_rejected:
             after, snapshots = after_state_event(event, row_id, work.room, before)
             work.snapshots += snapshots
-            row.snapshot_after = after.chain[-1].row_id
-            replaced = before.state.get(event.key)
-            row.replaces = replaced.event_id if replaced else None
+            replaces = replaced_by(event, before)
+        row = event_row(event, row_id, work.room, (before, after), origin, replaces=replaces)
         work.events.append(event)
         work.rows.append(row)
         work.lacking[event.event_id] = lacking
@@ -255,37 +260,38 @@ class Chunks:
 
 
 def _unplaced(work: _Work) -> Unplaced:
-    rows = {
-        EventId(row.event_id): row for row in work.rows if row.verdict == StoredVerdict.ACCEPTED
-    }
+    placing = {EventId(row.event_id) for row in work.rows if row.verdict == StoredVerdict.ACCEPTED}
     stored = {
         event_id: order for event_id, row in work.stored.items() if (order := row.order) is not None
     }
-    return Unplaced(work.chunk.events, work.events, rows, stored)
+    return Unplaced(work.chunk.events, work.events, placing, stored)
 
 
-def _filled(work: _Work, moved: Sequence[Moved]) -> Filled:
+def _filled(work: _Work, given: GivenPlaces) -> Filled:
     """Returns the rows; the events to verify; the remaining gaps."""
     room_row_id = work.room.row_id
     gaps: list[tuple[str, int, int]] = []
+    rows: list[EventRow] = []
     rechecks = RecheckRows(placed=[(room_row_id, row.event_id) for row in work.rows])
     for event, row in zip(work.events, work.rows, strict=True):
         lacking = work.lacking[event.event_id]
-        if row.live_index is not None and row.gap_index is not None:
-            gaps += [(missing, row.live_index, row.gap_index) for missing in lacking]
+        place = given.places.get(event.event_id)
+        if place is not None:
+            gaps += [(missing, *place) for missing in lacking]
+        rows.append(row if place is None else row.at(place))
         if row.unverified:
             rechecks.opened += [
                 (room_row_id, parent, row.event_row_id, parent in lacking)
                 for parent in event.prev_events
             ]
-    for one in moved:
+    for one in given.moved:
         gaps += [(missing, *one.place) for missing in one.lacking]
     return Filled(
-        work.rows,
+        rows,
         work.snapshots,
         gaps,
         rechecks,
         redacted_rows(room_row_id, work.redacting),
         [(room_row_id, target, redaction) for target, redaction in work.waiting],
-        [(one.event_id, *one.place) for one in moved],
+        [(one.event_id, *one.place) for one in given.moved],
     )

@@ -19,14 +19,11 @@ from homeserver.engine.rooms.stored import known_event
 from homeserver.engine.store import EngineStore
 
 
-class Displaced(msgspec.Struct):
-    """An event that has to move below `high`; `live_index` and `gap_index` are its new place, once
-    it has it."""
+class Displaced(msgspec.Struct, frozen=True):
+    """An event that has to move below `high`."""
 
     event: Event
     high: Order
-    live_index: int | None = None
-    gap_index: int | None = None
 
 
 class Ancestors(msgspec.Struct, frozen=True):

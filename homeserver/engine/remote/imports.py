@@ -54,8 +54,10 @@ from homeserver.storage.timeline.events import EventRefRow, EventRow, StoredVerd
 from homeserver.storage.timeline.fetched_history import Filled
 
 
-def _row(event: Event, row_id: int, room_row_id: int, *, rejected: bool) -> EventRow:
-    """Returns an outlier's row."""
+def _row(
+    event: Event, row_id: int, room_row_id: int, *, rejected: bool, redacting: Redacting | None
+) -> EventRow:
+    """Returns an outlier's row; `redacting`: the redaction that came before it."""
     return EventRow(
         room_row_id=room_row_id,
         event_row_id=row_id,
@@ -76,9 +78,9 @@ def _row(event: Event, row_id: int, room_row_id: int, *, rejected: bool) -> Even
         snapshot_before=None,
         snapshot_after=None,
         replaces=None,
-        redacted_by=None,
+        redacted_by=None if redacting is None else redacting.redaction,
         transaction_of=None,
-        json=event.raw,
+        json=event.raw if redacting is None else redacting.target.raw,
     )
 
 
@@ -149,11 +151,13 @@ class Imports:
 
         def rows(room_row_id: int) -> Iterator[EventRow]:
             for event, row_id in zip(ordered, row_ids, strict=True):
-                row = _row(event, row_id, room_row_id, rejected=event.event_id in rejected)
-                by = redacted.get(event.event_id)
-                if by is not None:
-                    row.json, row.redacted_by = by.target.raw, by.redaction
-                yield row
+                yield _row(
+                    event,
+                    row_id,
+                    room_row_id,
+                    rejected=event.event_id in rejected,
+                    redacting=redacted.get(event.event_id),
+                )
 
         key = (numbers.take(), first.room_id, first.version.name)
         room_row_id = await self._store.history.store_outliers(key, rows)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
-from typing import TypeAlias
 
 import msgspec
 
@@ -11,24 +10,22 @@ from federation.events.event import Event
 from federation.events.ids import EventId
 from federation.graph.resolution.chains import topological_order
 from homeserver import limits
-from homeserver.engine.remote.displaced import Ancestors, AncestorWalk, Displaced
+from homeserver.engine.remote.displaced import Ancestors, AncestorWalk
 from homeserver.engine.remote.places import Ends, Order, ends_of, places_between
 from homeserver.engine.rooms.room import Room
 from homeserver.engine.store import EngineStore
-from homeserver.storage.timeline.events import EventRow
 
 _BEGINNING: Order = (0, -(2**53))
 _Between = tuple[Order | None, Order]
-_Row: TypeAlias = EventRow | Displaced
 
 
 class Unplaced(msgspec.Struct, frozen=True):
-    """A chunk whose events have no places yet, parents first: all of it, its stored events, the
-    rows of those that get a place, and the former places of stored events."""
+    """A chunk whose events have no places yet, parents first: all of it, its stored events, those
+    that get a place, and the former places of stored events."""
 
     events: Sequence[Event]
     stored: Sequence[Event]
-    rows: Mapping[EventId, _Row]
+    placing: Set[EventId]
     places: Mapping[EventId, Order]
 
 
@@ -38,6 +35,13 @@ class Moved(msgspec.Struct, frozen=True):
     event_id: EventId
     place: Order
     lacking: Sequence[EventId]
+
+
+class GivenPlaces(msgspec.Struct, frozen=True):
+    """The places of a chunk's events, and the fetched history that moves."""
+
+    places: Mapping[EventId, Order]
+    moved: Sequence[Moved]
 
 
 def _highs_of(
@@ -61,16 +65,14 @@ def _joined(chunk: Unplaced, ancestors: Ancestors) -> Unplaced:
     return Unplaced(
         [events[one] for one in order],
         [events[one] for one in order if one in placed_now],
-        {**chunk.rows, **moving},
+        chunk.placing | moving.keys(),
         {one: at for one, at in ancestors.places.items() if one not in moving},
     )
 
 
-def _moved(one: Displaced, known: Set[EventId]) -> Moved:
-    assert one.live_index is not None, "it has its place"
-    assert one.gap_index is not None, "it has its place"
-    lacking = [parent for parent in one.event.prev_events if parent not in known]
-    return Moved(one.event.event_id, (one.live_index, one.gap_index), lacking)
+def _moved(event: Event, place: Order, known: Set[EventId]) -> Moved:
+    lacking = [parent for parent in event.prev_events if parent not in known]
+    return Moved(event.event_id, place, lacking)
 
 
 class RoomOrder:
@@ -81,9 +83,9 @@ class RoomOrder:
 
     async def give_places(
         self, room: Room, chunk: Unplaced, gaps: Mapping[EventId, Order]
-    ) -> list[Moved]:
-        """Sets `live_index` and `gap_index` of the rows. `gaps`: the lowest places of stored events
-        that name events of the chunk. Returns the fetched history that moves."""
+    ) -> GivenPlaces:
+        """Returns the new places. `gaps`: the lowest places of stored events that name events of
+        the chunk."""
         highs = _highs_of(chunk.events, chunk.places, gaps)
         walk = AncestorWalk(self._store, chunk.events, chunk.places)
         ancestors = await walk.walk(highs)
@@ -93,12 +95,14 @@ class RoomOrder:
             below = {event_id: one.high for event_id, one in displaced.items()}
             gaps = {**gaps, **{one: min(high, gaps.get(one, high)) for one, high in below.items()}}
             highs = _highs_of(chunk.events, chunk.places, gaps)
-        await self._place(room, chunk, gaps, highs)
-        return [
-            _moved(one, ancestors.known | {event.event_id for event in chunk.stored})
-            for one in displaced.values()
-            if one.live_index is not None and one.gap_index is not None
+        places = await self._place(room, chunk, gaps, highs)
+        known = ancestors.known | {event.event_id for event in chunk.stored}
+        moved = [
+            _moved(one.event, places[event_id], known)
+            for event_id, one in displaced.items()
+            if event_id in places
         ]
+        return GivenPlaces(places, moved)
 
     async def _place(
         self,
@@ -106,26 +110,26 @@ class RoomOrder:
         chunk: Unplaced,
         gaps: Mapping[EventId, Order],
         highs: Mapping[EventId, Order],
-    ) -> None:
+    ) -> dict[EventId, Order]:
         ends = ends_of(chunk.stored, stored=chunk.places, children=gaps)
         fallback = min(gaps.values())
         others = await self._other_gaps(room, chunk, gaps)
-        placing = [event for event in chunk.stored if event.event_id in chunk.rows]
+        placing = [event for event in chunk.stored if event.event_id in chunk.placing]
         # Events without missing ancestors come first: a missing event may lie between them and the
         # others.
         placing.sort(key=lambda one: not ends[one.event_id].is_closed)
-        groups: dict[_Between, list[_Row]] = {}
+        groups: dict[_Between, list[EventId]] = {}
         closed: list[Event] = []
         for event in placing:
             high = highs.get(event.event_id, fallback)
             if _is_clear(ends[event.event_id], high, others):
                 below = await self._store.events.before(room.row_id, high, 1)
                 between = (below[0].place if below else None), high
-                groups.setdefault(between, []).append(chunk.rows[event.event_id])
+                groups.setdefault(between, []).append(event.event_id)
             else:
                 closed.append(event)
-        await self._spread(room, groups)
-        await self._place_above(room, chunk, closed, highs)
+        given = await self._spread(room, groups)
+        return {**given, **await self._place_above(room, chunk, closed, highs, given)}
 
     async def _place_above(
         self,
@@ -133,15 +137,15 @@ class RoomOrder:
         chunk: Unplaced,
         events: Sequence[Event],
         highs: Mapping[EventId, Order],
-    ) -> None:
-        """Assigns places to events none of whose ancestors is missing: above the highest of these,
-        which may have got its own place just now."""
+        given: Mapping[EventId, Order],
+    ) -> dict[EventId, Order]:
+        """Returns places for events none of whose ancestors is missing: above the highest of these,
+        which may have got its own place just now (`given`)."""
         if not events:
-            return
-        given = {one: place for one, row in chunk.rows.items() if (place := _place_of(row))}
+            return {}
         left = [event for event in chunk.stored if event.event_id not in given]
         lows = ends_of(left, stored={**chunk.places, **given}, children={})
-        groups: dict[_Between, list[_Row]] = {}
+        groups: dict[_Between, list[EventId]] = {}
         for event in events:
             low = lows[event.event_id].low
             rows = await self._store.events.behind(room.row_id, low or _BEGINNING, 1)
@@ -149,20 +153,23 @@ class RoomOrder:
             above += [place for place in given.values() if low is None or place > low]
             if not above:  # the newest event is an ancestor that came late
                 low, above = None, [highs[event.event_id]]
-            groups.setdefault((low, min(above)), []).append(chunk.rows[event.event_id])
-        await self._spread(room, groups)
+            groups.setdefault((low, min(above)), []).append(event.event_id)
+        return await self._spread(room, groups)
 
-    async def _spread(self, room: Room, groups: Mapping[_Between, Sequence[_Row]]) -> None:
-        """Assigns places to each group between its two neighbours."""
-        for between, rows in groups.items():
-            places = places_between(*between, len(rows))
+    async def _spread(
+        self, room: Room, groups: Mapping[_Between, Sequence[EventId]]
+    ) -> dict[EventId, Order]:
+        """Returns places for each group between its two neighbours."""
+        given: dict[EventId, Order] = {}
+        for between, event_ids in groups.items():
+            places = places_between(*between, len(event_ids))
             if places is None:
                 live_index = between[1][0]
                 lowest = await self._store.events.lowest_gap_index(room.row_id, live_index)
-                places = places_between(None, (live_index, lowest), len(rows))
+                places = places_between(None, (live_index, lowest), len(event_ids))
             assert places is not None, "below all there is room"
-            for row, place in zip(rows, places, strict=True):
-                row.live_index, row.gap_index = place
+            given.update(zip(event_ids, places, strict=True))
+        return given
 
     async def _other_gaps(
         self, room: Room, chunk: Unplaced, gaps: Mapping[EventId, Order]
@@ -186,10 +193,4 @@ def _is_clear(end: Ends, high: Order, others: Sequence[Order] | None) -> bool:
         return True
     return others is not None and not any(
         (end.low is None or end.low < other) and other < high for other in others
-    )
-
-
-def _place_of(row: _Row) -> Order | None:
-    return (
-        None if row.live_index is None or row.gap_index is None else (row.live_index, row.gap_index)
     )

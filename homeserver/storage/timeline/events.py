@@ -35,7 +35,7 @@ class Refusal(msgspec.Struct, frozen=True):
     rule: str | None = None
 
 
-class EventRow(msgspec.Struct):
+class EventRow(msgspec.Struct, frozen=True):
     """One row to write; the order of fields is the order of columns."""
 
     room_row_id: int
@@ -61,11 +61,22 @@ class EventRow(msgspec.Struct):
     transaction_of: str | None
     json: bytes
 
-    def decide(self, verdict: StoredVerdict, refusal: Refusal | None) -> None:
-        """Sets the verdict, and the reason for one that refuses the event."""
-        self.verdict = verdict
-        self.reason = None if refusal is None else refusal.reason
-        self.rule = None if refusal is None else refusal.rule
+    def decided(self, verdict: StoredVerdict, refusal: Refusal | None) -> EventRow:
+        """Returns the row with this verdict, and the reason for one that refuses the event."""
+        return msgspec.structs.replace(
+            self,
+            verdict=verdict,
+            reason=None if refusal is None else refusal.reason,
+            rule=None if refusal is None else refusal.rule,
+        )
+
+    def at(self, order: tuple[int, int]) -> EventRow:
+        """Returns the row at a place in the room's order, (live_index, gap_index)."""
+        return msgspec.structs.replace(self, live_index=order[0], gap_index=order[1])
+
+    def without_place(self) -> EventRow:
+        """Returns the row of an event that is neither in the log nor in the room's order."""
+        return msgspec.structs.replace(self, position=None, live_index=None, gap_index=None)
 
 
 class StoredEventRow(msgspec.Struct, frozen=True):
@@ -175,13 +186,15 @@ class SnapshotsAroundRow(msgspec.Struct, frozen=True, gc=False):
 
 
 _COLUMNS = EventRow.__struct_fields__
-COLUMN_TYPES = (  # noqa: SIM905 - a table in two lines
+_TYPES = (  # noqa: SIM905 - a table in two lines
     "bigint bigint text text text text text bigint bigint bigint smallint text text boolean"
     " boolean boolean bigint bigint text text text bytea"
 ).split()
-_UNNEST = ", ".join(f"${i + 1}::{name}[]" for i, name in enumerate(COLUMN_TYPES))
-COLUMN_NAMES = ", ".join(_COLUMNS)
-_INSERT = f"INSERT INTO events ({COLUMN_NAMES}) SELECT * FROM unnest({_UNNEST})"
+COLUMNS = tuple(zip(_COLUMNS, _TYPES, strict=True))
+"""Names and types."""
+
+_UNNEST = ", ".join(f"${i + 1}::{name}[]" for i, name in enumerate(_TYPES))
+_INSERT = f"INSERT INTO events ({', '.join(_COLUMNS)}) SELECT * FROM unnest({_UNNEST})"
 _PLACE = (
     "UPDATE SET position = excluded.position, live_index = excluded.live_index,"
     " gap_index = excluded.gap_index,"
@@ -199,9 +212,9 @@ def _stored(rows: Iterable[Sequence[Any]]) -> list[StoredEventRow]:
     return [StoredEventRow(_VERDICTS[verdict], *rest) for verdict, *rest in rows]
 
 
-def columns(rows: Sequence[EventRow]) -> list[list[Any]]:
+def columns(rows: Sequence[EventRow], names: Sequence[str] = _COLUMNS) -> list[list[Any]]:
     """Returns the rows as one array for each column."""
-    return [[getattr(row, name) for row in rows] for name in _COLUMNS]
+    return [[getattr(row, name) for row in rows] for name in names]
 
 
 async def insert(connection: Connection, rows: Sequence[EventRow]) -> None:

@@ -65,9 +65,9 @@ def stored(room: LargeRoom) -> Tables:
     first = 2
     state = [row_ids[event_id] for event_id in room.base.values()]
     rows = [_row(one, row_ids[one.event_id]) for one in events]
-    newest = rows[-1]
-    newest.outlier, newest.position, newest.live_index, newest.gap_index = False, 1, 1, 0
-    newest.snapshot_before = newest.snapshot_after = first
+    newest = rows[-1] = msgspec.structs.replace(
+        rows[-1], outlier=False, position=1, snapshot_before=first, snapshot_after=first
+    ).at((1, 0))
     commit = CommitRows(0, 0, 1)
     commit.rooms = [(ROOM_NID, room.room_id, room.version.name)]
     commit.events = rows

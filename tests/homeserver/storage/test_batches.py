@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
+import msgspec
 import pytest
 
 from homeserver.storage.batches import CommitRows, ImportedMemberRows, KnownMember, LogRows
@@ -95,7 +96,8 @@ async def test_a_conflict_leaves_nothing_of_the_batch(
     database: Database, log: LogWriter, is_plain: bool
 ) -> None:
     rows = messages(1, "$2", "$1")
-    rows.events[1].event_row_id = 2  # the number of the one before
+    # the number of the one before
+    rows.events[1] = msgspec.structs.replace(rows.events[1], event_row_id=2)
     rows.sent *= 2
     batch = Rows(rows, is_plain=is_plain)
     with pytest.raises(Exception, match=r"unique|duplicate"):

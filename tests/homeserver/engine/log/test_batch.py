@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import Any, cast
 
+import msgspec
 import pytest
 
 from federation.errors import MatrixError
@@ -40,6 +41,7 @@ from homeserver.engine.log.staging import (
 )
 from homeserver.engine.rooms.redactions import Redacting
 from homeserver.engine.rooms.snapshots import StateRef
+from homeserver.storage.commits import EMPTY_COLUMNS
 from homeserver.storage.timeline.events import Refusal, StoredVerdict
 from homeserver.storage.timeline.rechecks import RecheckRows
 from tests.homeserver.engine.engine_world import ALICE, message
@@ -88,7 +90,7 @@ def test_positions_follow_the_order_of_the_units_without_gaps() -> None:
     )
     assert (batch.old, batch.up_to) == (40, 46)
     assert [one.position for one in batch.placed()] == [41, 42, 43, 44, 45, 46]
-    assert [one.row.position for one in (*said, soft)] == [43, 44, None]
+    assert [one.position for one in batch.staged()] == [43, None, 44]
     assert [(one.committed.first, one.committed.last) for one in batch.units] == [
         (41, 42),
         (43, 45),
@@ -96,7 +98,11 @@ def test_positions_follow_the_order_of_the_units_without_gaps() -> None:
         (46, 46),
     ]
     assert batch.placed()[2].entry is said[0].entry
-    assert batch.rows(3).events == [said[0].row, soft.row, said[1].row]
+    rows = [one.row for one in (said[0], soft, said[1])]
+    assert batch.rows(3).events == [
+        msgspec.structs.replace(row, position=at)
+        for row, at in zip(rows, (43, None, 44), strict=True)
+    ]
     assert (batch.rows(3).epoch, batch.rows(3).old, batch.rows(3).up_to) == (3, 40, 46)
 
 
@@ -108,11 +114,11 @@ def test_the_entry_of_a_correction_comes_before_the_events_staged_on_it() -> Non
     batch = Batch([unit_of(room, said, correction=told)], 9)
     assert [one.position for one in batch.placed()] == [10, 11]
     assert batch.placed()[0].entry is told.entry
-    assert (said.row.position, batch.up_to) == (11, 11)
+    assert ([one.position for one in batch.staged()], batch.up_to) == ([11], 11)
     silent = StagedRoom()
     said = silent.say(message("after it", BOB))
     batch = Batch([unit_of(silent, said, correction=Correction())], 9)
-    assert (said.row.position, batch.up_to) == (10, 10)
+    assert ([one.position for one in batch.staged()], batch.up_to) == ([10], 10)
 
 
 # Units' own work
@@ -155,9 +161,9 @@ async def test_positions_are_given_once_all_work_is_done() -> None:
     work = working(DATA, DATA)
     batch = Batch([plain_unit(DATA, work=work), unit_of(room, said), plain_unit(work=working())], 5)
     assert batch.has_work
-    assert (batch.up_to, said.row.position) == (5, None)
+    assert batch.up_to == 5
     assert await run_work(batch) == ["kept", "kept"]
-    assert (batch.up_to, said.row.position) == (9, 9)
+    assert ([one.position for one in batch.staged()], batch.up_to) == ([9], 9)
     assert [len(one.committed.entries) for one in batch.units] == [3, 1, 0]
     assert not Batch([unit_of(room, said)], 5).has_work
 
@@ -203,6 +209,8 @@ def test_only_a_batch_of_messages_is_plain() -> None:
     room = StagedRoom()
     said = [room.say(message(str(number), BOB)) for number in range(3)]
     assert Batch([unit_of(room, said[0]), unit_of(room, *said[1:])], 0).is_plain
+    for one in said:  # what the statement for messages leaves out
+        assert all(getattr(one.row, name) is None for name in EMPTY_COLUMNS)
     others = [
         plain_unit(DATA),
         plain_unit(),
@@ -270,13 +278,15 @@ def test_a_later_units_heads_are_the_rooms() -> None:
 
 def test_a_merges_membership_of_another_event_has_the_user_as_its_sender() -> None:
     room = StagedRoom()
-    staged = room.say(message("merge", CAROL))
     gone = StateChange(("m.room.member", CAROL), None, None, "join")
     other = StateChange(("m.room.member", "@dan:hs3"), EventId("$ban"), "ban", "join")
     odd = StateChange(("m.room.member", "no user"), EventId("$odd"))
-    staged.changes = (gone, other, odd)
-    staged.servers_left = (ServerName("hs3"),)
-    staged.resolved = Resolved(5, 1, 2, ((EventId("$a"), 1), (EventId("$b"), 2)))
+    staged = msgspec.structs.replace(
+        room.say(message("merge", CAROL)),
+        changes=(gone, other, odd),
+        servers_left=(ServerName("hs3"),),
+        resolved=Resolved(5, 1, 2, ((EventId("$a"), 1), (EventId("$b"), 2))),
+    )
     rows = Batch([unit_of(room, staged)], 20).rows(1)
     assert [(one.user_id, one.membership, one.event_id, one.sender) for one in rows.members] == [
         (CAROL, "leave", "", CAROL),
@@ -292,11 +302,13 @@ def test_the_rows_of_redactions_and_gaps() -> None:
     room = StagedRoom()
     said = room.say(message("x", BOB))
     above = room.say(message("above a gap", BOB))
-    above.redacting = (Redacting(redact_event(said.event), above.event.event_id),)
-    above.waits_for_target = EventId("$later")
-    above.missing_parents = (EventId("$gone"),)
-    soft = outlier_of(room)
-    soft.missing_parents = (EventId("$lost"),)
+    above = msgspec.structs.replace(
+        above,
+        redacting=(Redacting(redact_event(said.event), above.event.event_id),),
+        waits_for_target=EventId("$later"),
+        missing_parents=(EventId("$gone"),),
+    )
+    soft = msgspec.structs.replace(outlier_of(room), missing_parents=(EventId("$lost"),))
     rows = Batch([unit_of(room, above, soft)], 0).rows(1)
     assert [(one.event_id, one.redacted_by) for one in rows.redacted] == [
         (said.event.event_id, above.event.event_id)
@@ -305,13 +317,18 @@ def test_the_rows_of_redactions_and_gaps() -> None:
     assert rows.gaps == [(7, "$gone", above.row.live_index, 0)]  # the other has no place
 
 
+def unverified(staged: StagedEvent) -> StagedEvent:
+    row = msgspec.structs.replace(staged.row, unverified=True)
+    return msgspec.structs.replace(staged, row=row)
+
+
 def test_the_rows_of_unverified_events() -> None:
     room = StagedRoom()
     one, two, filling = (room.say(message(str(number), BOB)) for number in range(3))
     parent, grandparent = one.event.prev_events[0], EventId("$gone")
-    one.row.unverified = two.row.unverified = True
-    two.missing_parents = (two.event.prev_events[0],)
-    filling.is_awaited = True
+    one, two = unverified(one), unverified(two)
+    two = msgspec.structs.replace(two, missing_parents=(two.event.prev_events[0],))
+    filling = msgspec.structs.replace(filling, is_awaited=True)
     rechecks = Batch([unit_of(room, one, two, filling)], 0).rows(1).rechecks
     assert rechecks.opened == [
         (7, parent, one.row.event_row_id, False),
@@ -404,8 +421,7 @@ def test_each_entry_goes_to_its_table_with_its_position() -> None:
 
 async def test_witnesses_are_the_events_of_units_that_were_not_refused() -> None:
     room = StagedRoom()
-    soft = outlier_of(room)
-    soft.row.unverified = True
+    soft = unverified(outlier_of(room))
     said = room.say(message("x", BOB))
     verified = Correction(rechecks=RecheckRows(verified=[(7, 3, "$x")]))
     batch = Batch([unit_of(room, soft, said, correction=verified)], 0)

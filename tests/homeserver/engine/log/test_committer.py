@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import Sequence
 
 import asyncpg
+import msgspec
 import pytest
 
 from federation.errors import MatrixError
@@ -246,7 +247,8 @@ async def test_culprit_of_a_data_error_fails_alone(postgres_url: str) -> None:
         async def spoil(*arguments: object) -> object:
             staged = await stage(*arguments)  # type: ignore[arg-type]
             if arguments[0] is room:
-                staged.row.transaction_of = "a text with \0"
+                row = msgspec.structs.replace(staged.row, transaction_of="a text with \0")
+                return msgspec.structs.replace(staged, row=row)
             return staged
 
         world.engine.writer.stager.stage_draft = spoil  # type: ignore[method-assign, assignment]

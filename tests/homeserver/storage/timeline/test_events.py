@@ -33,8 +33,7 @@ async def test_an_event_is_read_as_it_was_written(database: Database, table: Eve
         replaces="$b",
         transaction_of="D\nt",
         sender="@v:b",
-    )
-    row.decide(StoredVerdict.SOFT_FAILED, Refusal("rule: why", "rule"))
+    ).decided(StoredVerdict.SOFT_FAILED, Refusal("rule: why", "rule"))
     await insert(database, row)
     [stored] = await table.by_id(["$a", "$unknown"])
     assert stored.to_write() == row
