@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
 from homeserver.storage.timeline.events import EventRow, StoredVerdict
 
 ROOM, OTHER = 9, 8
@@ -35,9 +37,7 @@ def placed(row_id: int, event_id: str, room_row_id: int = ROOM, **changes: Any) 
         transaction_of=None,
         json=f"{row_id}".encode(),
     )
-    for name, value in changes.items():
-        setattr(row, name, value)
-    return row
+    return msgspec.structs.replace(row, **changes)
 
 
 def outlier(row_id: int, event_id: str, room_row_id: int = ROOM, **changes: Any) -> EventRow:

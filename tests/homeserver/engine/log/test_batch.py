@@ -42,7 +42,7 @@ from homeserver.engine.log.staging import (
 from homeserver.engine.rooms.redactions import Redacting
 from homeserver.engine.rooms.snapshots import StateRef
 from homeserver.storage.commits import EMPTY_COLUMNS
-from homeserver.storage.timeline.events import Refusal, StoredVerdict
+from homeserver.storage.timeline.events import EventRow, Refusal, StoredVerdict
 from homeserver.storage.timeline.rechecks import RecheckRows
 from tests.homeserver.engine.engine_world import ALICE, message
 from tests.homeserver.engine.history_world import BOB, CAROL, enter, topic
@@ -75,6 +75,11 @@ def outlier_of(room: StagedRoom) -> StagedEvent:
 # Positions
 
 
+def at(staged: StagedEvent, position: int) -> EventRow:
+    """The row to write of an event at a position."""
+    return msgspec.structs.replace(staged.row, position=position)
+
+
 def test_positions_follow_the_order_of_the_units_without_gaps() -> None:
     room = StagedRoom()
     said = [room.say(message(str(number), BOB)) for number in range(2)]
@@ -98,11 +103,7 @@ def test_positions_follow_the_order_of_the_units_without_gaps() -> None:
         (46, 46),
     ]
     assert batch.placed()[2].entry is said[0].entry
-    rows = [one.row for one in (said[0], soft, said[1])]
-    assert batch.rows(3).events == [
-        msgspec.structs.replace(row, position=at)
-        for row, at in zip(rows, (43, None, 44), strict=True)
-    ]
+    assert batch.rows(3).events == [at(said[0], 43), soft.row, at(said[1], 44)]
     assert (batch.rows(3).epoch, batch.rows(3).old, batch.rows(3).up_to) == (3, 40, 46)
 
 
@@ -233,7 +234,7 @@ def test_the_rows_of_messages_are_events_heads_and_transactions() -> None:
     first = room.append(event, origin)
     second = room.say(message("y", BOB))
     rows = Batch([unit_of(room, first), unit_of(room, second)], 10).rows(1)
-    assert rows.events == [first.row, second.row]
+    assert rows.events == [at(first, 11), at(second, 12)]
     number = second.row.event_row_id
     assert second.view is not None
     chain, live_index = second.view.chain, second.view.live_index

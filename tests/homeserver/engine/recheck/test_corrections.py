@@ -101,7 +101,8 @@ class Correcting:
         async with engine.rooms.locked(self.server.room_id):
             correction = await self._corrections.make(room, rechecked, descendants)
             staged, unplaced = await self._corrections.place(room, rechecked, descendants)
-            correction = msgspec.structs.replace(correction, rows=[*correction.rows, *unplaced])
+            if unplaced:
+                correction = msgspec.structs.replace(correction, rows=[*correction.rows, *unplaced])
             assert correction.view is None or staged or room.staged is correction.view
         room.watched = None
         room.named.clear()
