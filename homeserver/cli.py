@@ -1,4 +1,4 @@
-"""The command `freehold`: init, check, serve, explain, user, token.
+"""The command `freehold`: init, check, serve, explain, user, token, media.
 
 Each command imports its dependencies when it runs: `freehold --help` stays fast.
 """
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from homeserver.tools.account_commands import token, user
+from homeserver.tools.media_commands import media
 
 if TYPE_CHECKING:
     from homeserver.config import Config
@@ -36,7 +37,7 @@ server_name = "{server_name}"
 # Where clients reach this server; served at /.well-known/matrix/client.
 #public_baseurl = "https://matrix.{server_name}"
 
-# The signing key, the embedded database and, later, media live here.
+# The signing key, the embedded database and media live here.
 data_dir = "data"
 
 # The room version of new rooms.
@@ -188,6 +189,7 @@ def explain(path: Path, as_json: bool, position: int | None, what: str) -> None:
 
 main.add_command(user)
 main.add_command(token)
+main.add_command(media)
 
 
 def _load(path: Path) -> Config:

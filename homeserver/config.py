@@ -9,7 +9,7 @@ Rules:
    with an unknown key is an error, except `FREEHOLD_CONFIG` and names that begin with
    `FREEHOLD_TEST_` or `FREEHOLD_LAB_`.
 3. Relative paths are relative to the folder of the configuration file. `signing_key_path` is
-   `<data_dir>/signing.key` by default.
+   `<data_dir>/signing.key` by default, `media.path` `<data_dir>/media`.
 
 `homeserver.config_check` checks the values against files, ports and certificates.
 """
@@ -28,6 +28,7 @@ import msgspec
 from federation.events.ids import InvalidIdentifier, ServerName, parse_server_name
 from federation.events.room_versions import SUPPORTED
 from federation.ports import FederationSettings
+from homeserver.config_media import MediaSettings, media_problems
 from homeserver.config_values import convert_table, override
 from homeserver.rules.identity.email_addresses import InvalidEmail, parse_email
 
@@ -104,6 +105,8 @@ class RateLimitSettings(msgspec.Struct, frozen=True, kw_only=True):
     rooms: RateSettings = RateSettings(per_second=0.2, burst=10)
     writes: RateSettings = RateSettings(per_second=10, burst=100)
     reads: RateSettings = RateSettings(per_second=5, burst=50)
+    uploads: RateSettings = RateSettings(per_second=2, burst=50)
+    downloads: RateSettings = RateSettings(per_second=50, burst=500)
 
     def rates(self) -> dict[str, RateSettings]:
         """Returns the rates by name."""
@@ -169,6 +172,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     signing_key_path: str = ""
     default_room_version: str = "12"
     database: DatabaseSettings = DatabaseSettings()
+    media: MediaSettings = MediaSettings()
     listeners: tuple[Listener, ...] = (Listener(address="127.0.0.1:8008"),)
     registration: RegistrationSettings = RegistrationSettings()
     rate_limits: RateLimitSettings = RateLimitSettings()
@@ -177,6 +181,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     log: LogSettings = LogSettings()
     metrics: MetricsSettings = MetricsSettings()
     email: EmailSettings = EmailSettings()
+
+    @property
+    def media_folder(self) -> Path:
+        """The folder of media on the local disk."""
+        return Path(self.media.path) if self.media.path else Path(self.data_dir) / "media"
 
     def federation_settings(self) -> FederationSettings:
         """Returns the settings of `federation.transport`."""
@@ -231,6 +240,7 @@ def _value_problems(config: Config) -> list[str]:
     url = config.database.url
     if url != "embedded" and not url.startswith(("postgresql://", "postgres://")):
         problems.append('database.url must be "embedded" or begin with postgresql://')
+    problems += media_problems(config.media)
     return (
         problems
         + _listener_problems(config)
@@ -292,6 +302,9 @@ def _with_paths(config: Config, folder: Path) -> Config:
         data_dir=str(data_dir),
         signing_key_path=str(signing_key or data_dir / "signing.key"),
         public_baseurl=config.public_baseurl.rstrip("/"),
+        media=msgspec.structs.replace(
+            config.media, path=str(folder / config.media.path) if config.media.path else ""
+        ),
         listeners=tuple(_absolute(listener, folder) for listener in config.listeners),
         federation=msgspec.structs.replace(
             config.federation,

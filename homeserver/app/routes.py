@@ -9,6 +9,7 @@ from homeserver.app.domains.account_data import account_data_routes
 from homeserver.app.domains.accounts import account_routes
 from homeserver.app.domains.encryption import encryption_routes
 from homeserver.app.domains.ephemeral import ephemeral_routes
+from homeserver.app.domains.media import media_routes
 from homeserver.app.domains.rooms import room_routes
 from homeserver.app.domains.sync import sync_routes
 from homeserver.app.domains.timeline import timeline_routes
@@ -40,5 +41,6 @@ def make_routes(services: Services, config: Config) -> list[Route]:
             *encryption_routes(services.encryption, services.accounts.uia, tokens),
             *ephemeral_routes(services.ephemeral),
             *account_data_routes(services.account_data),
+            *media_routes(services.media),
         ]
     )

@@ -94,6 +94,7 @@ async def serving(
             on_seen=services.accounts.seen.note,
         )
         stack.callback(services.accounts.passwords.close)
+        stack.callback(services.media.contents.close)
         stack.push_async_callback(shutdown.step, services.accounts.seen.flush)
         stack.push_async_callback(shutdown.step, outbox.stop)
         stack.push_async_callback(shutdown.step, partial(_stop, engine.committer, supervisor))
@@ -142,6 +143,7 @@ def _spawn(supervisor: Supervisor, services: Services, feed: LogFeed) -> None:
     supervisor.spawn("joining", services.joining.run)
     supervisor.spawn("guests", services.rooms.guests.run)
     supervisor.spawn("user directory", services.rooms.user_directory.run)
+    supervisor.spawn("media", services.media.retention.run)
     supervisor.spawn("device lists", services.encryption.remote_devices.run)
 
 

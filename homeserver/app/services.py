@@ -10,6 +10,7 @@ from homeserver.app.domains.accounts import AccountHooks, AccountServices, make_
 from homeserver.app.domains.encryption import EncryptionServices, make_encryption
 from homeserver.app.domains.ephemeral import EphemeralServices, make_ephemeral
 from homeserver.app.domains.federation import FederationServices, make_federation
+from homeserver.app.domains.media import MediaServices, make_media
 from homeserver.app.domains.rooms import (
     RemoteRoomParts,
     RoomServices,
@@ -26,6 +27,7 @@ from homeserver.services.accounts.passwords import Passwords
 from homeserver.services.accounts.profiles import RemoteProfiles
 from homeserver.services.accounts.rate_limits import RateLimiter
 from homeserver.services.ephemeral.typing_audience import Forward
+from homeserver.services.media.downloads import NoRemoteMedia
 from homeserver.services.rooms.joining.intents import DurableJoining
 from homeserver.services.rooms.joining.remote_invites import RemoteInvites
 from homeserver.services.rooms.joining.remote_memberships import alias_look_up
@@ -51,6 +53,7 @@ class Services:
     sync: Sync
     filters: Filters
     federation: FederationServices
+    media: MediaServices
 
 
 def make_services(
@@ -67,6 +70,7 @@ def make_services(
     encryption = make_encryption(engine, database, outbound.queries)
     ephemeral = make_ephemeral(engine, database, forward)
     account_data = make_account_data(engine, database)
+    media = make_media(engine, database, config, NoRemoteMedia())
     people = make_member_directory(engine, database, account_data.carry_over)
     joining = make_joining(engine, database, outbound)
     rooms = make_rooms(
@@ -79,12 +83,7 @@ def make_services(
     accounts = make_accounts(
         engine,
         database,
-        AccountHooks(
-            on_devices_deleted=[encryption.keys.on_devices_deleted],
-            on_deactivated=[rooms.departures.begin, engine.rooms.erasures.changed],
-            on_profile_changed=rooms.members.on_profile_changed,
-            fetch_profile=RemoteProfiles(outbound.queries).fetch,
-        ),
+        _account_hooks(engine, outbound, encryption, rooms, media),
         passwords=Passwords(engine.context.random_bytes),
         limiter=limiter,
         shared_tokens=config.registration.tokens,
@@ -119,4 +118,24 @@ def make_services(
         sync=make_sync(engine, timeline.visibility, sources),
         filters=Filters(database=database),
         federation=federation,
+        media=media,
+    )
+
+
+def _account_hooks(
+    engine: Engine,
+    outbound: OutboundFederation,
+    encryption: EncryptionServices,
+    rooms: RoomServices,
+    media: MediaServices,
+) -> AccountHooks:
+    return AccountHooks(
+        on_devices_deleted=[encryption.keys.on_devices_deleted],
+        on_deactivated=[
+            rooms.departures.begin,
+            engine.rooms.erasures.changed,
+            media.retention.on_deactivated,
+        ],
+        on_profile_changed=rooms.members.on_profile_changed,
+        fetch_profile=RemoteProfiles(outbound.queries).fetch,
     )

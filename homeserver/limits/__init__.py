@@ -11,6 +11,7 @@ from homeserver.limits.federation import *
 from homeserver.limits.history import *
 from homeserver.limits.http import *
 from homeserver.limits.mail import *
+from homeserver.limits.media import *
 from homeserver.limits.membership import *
 from homeserver.limits.processes import *
 from homeserver.limits.pushers import *

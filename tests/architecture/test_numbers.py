@@ -44,6 +44,7 @@ NOT_BOUNDS: Mapping[str, str] = {
         homeserver.rules.rooms.room_presets.TOMBSTONE_LEVEL_PRIVILEGED
         homeserver.rules.rooms.room_presets.STATE_DEFAULT
         homeserver.rules.rooms.room_upgrades._LEVEL_LEAST homeserver.rules.sync.sync_diff.HEROES
+        homeserver.api.http.response.Stream.status
         homeserver.services.rooms.joining.intents._NOT_REACHED homeserver.storage.migrate._LOCK
         local_postgres.accounts.NUMERIC_ACCOUNT local_postgres.settings.PORT
         federation.transport.requests.urls._PORT

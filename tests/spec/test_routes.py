@@ -34,7 +34,7 @@ def test_every_route_is_in_the_specification() -> None:
     unknown = {
         (route.method, shape(route.template))
         for route in implemented_routes()
-        if route.template.startswith("/_matrix/client/")
+        if route.template.startswith(("/_matrix/client/", "/_matrix/media/"))
         and not route.template.startswith("/_matrix/client/unstable/")
     } - known.keys()
     assert unknown <= BESIDE_THE_SPEC
@@ -52,7 +52,8 @@ def test_r0_has_the_operations_that_existed_there() -> None:
     operations = client_operations()
     for route in implemented_routes():
         key = (route.method, shape(route.template))
-        if not route.template.startswith("/_matrix/client/v3/") or key not in operations:
+        below_v3 = ("/_matrix/client/v3/", "/_matrix/media/v3/")
+        if not route.template.startswith(below_v3) or key not in operations:
             continue
         is_newer = "x-addedInMatrixVersion" in operations[key].described
         assert (before_v1_1(route) is None) == is_newer, key

@@ -36,6 +36,9 @@ CHECKED_BYTES_MAX = 1 << 20
 DIFFERENT_BY_INTENT = frozenset({"/voip/turnServer"})
 """With no TURN server there is nothing to say; clients take {} for that."""
 
+PARTS_AND_NOTHING = frozenset({206, 304})
+"""Answers of HTTP to conditional requests: a part of another answer's body, or none of it."""
+
 OF_OLDER_VERSIONS = (
     "/_matrix/federation/v1/send_join/",
     "/_matrix/federation/v1/send_leave/",
@@ -82,6 +85,8 @@ def check_request(method: str, target: str, body: bytes | None) -> None:
 
 
 def _is_json(described: Mapping[str, Any], status: int) -> bool:
+    if status in PARTS_AND_NOTHING:
+        return False
     content = described["responses"].get(str(status), {}).get("content")
     return content is None or "application/json" in content
 

@@ -1,14 +1,15 @@
 """Processes a request: route, token, rate limit, handler, response, and all failures.
 
 Rules:
-1. A `MatrixError` becomes its JSON body. An unavailable database becomes 503 with Retry-After. Any
-   other exception is logged with the request's ID and becomes 500 M_UNKNOWN with that ID.
+1. A `MatrixError` becomes its JSON body. An unavailable database, or store of media, becomes 503
+   with Retry-After. Any other exception is logged with the request's ID and becomes 500 M_UNKNOWN
+   with that ID.
 2. No token, no query string and no body ever reaches a log.
 3. Every response to a client has the CORS headers; OPTIONS is answered for every path.
 4. Handlers run to their end even if the client has disconnected, so that their writes are complete.
 5. A stream waits for its reader piece by piece, each at most `STREAM_PIECE_S`, so that a slow
    reader costs one piece of memory for a bounded time. A failure in its middle breaks the
-   connection off: the body is chunked, so the client knows that it isn't complete.
+   connection off: the body is chunked, or has a length, so the client knows that it isn't complete.
 
 Spec: client-server API, "API standards", "Using access tokens", "Web Browser Clients".
 """
@@ -17,7 +18,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Mapping,
+    Sequence,
+)
 from itertools import count
 from typing import Protocol, TypeAlias
 
@@ -39,6 +47,7 @@ from homeserver.metrics import ServerMetrics
 from homeserver.services.accounts.rate_limits import RateLimiter
 from homeserver.services.accounts.requester import Requester
 from homeserver.storage.database import DatabaseFailing, DatabaseUnavailable, DataRefused
+from homeserver.storage.media.blob_store import BlobStoreUnavailable
 
 _log = logging.getLogger(__name__)
 _access = logging.getLogger("homeserver.access")
@@ -101,7 +110,7 @@ class HttpApp:
             if isinstance(match.value, Route):
                 result = await self._answer(http, match, raw_query, is_behind_proxy)
                 response: web.StreamResponse = (
-                    await self._stream(http, result.pieces, path)
+                    await self._stream(http, result, path)
                     if isinstance(result, Stream)
                     else self._respond(result)
                 )
@@ -163,17 +172,35 @@ class HttpApp:
             raise MatrixError(403, "M_GUEST_ACCESS_FORBIDDEN", "Guests can't do this")
         return requester
 
-    async def _stream(
-        self, http: web.BaseRequest, pieces: AsyncIterator[bytes], path: str
-    ) -> web.StreamResponse:
-        piece = await anext(pieces, b"")  # an error of the first piece is answered as any other
-        response = web.StreamResponse(headers={**self._headers.answer(), "Content-Type": JSON_TYPE})
-        await response.prepare(http)
+    async def _stream(self, http: web.BaseRequest, result: Stream, path: str) -> web.StreamResponse:
+        pieces = result.pieces
+        try:
+            piece = await anext(pieces, b"")  # its error is answered as any other
+            headers = self._headers.answer()
+            headers["Content-Type"] = result.content_type
+            headers.update(result.headers or {})
+            response = web.StreamResponse(status=result.status, headers=headers)
+            response.content_length = result.size
+            await response.prepare(http)
+            await self._write(http, response, piece, pieces, path)
+        finally:
+            if isinstance(pieces, AsyncGenerator):
+                await pieces.aclose()
+        return response
+
+    async def _write(
+        self,
+        http: web.BaseRequest,
+        response: web.StreamResponse,
+        piece: bytes,
+        following: AsyncIterator[bytes],
+        path: str,
+    ) -> None:
         try:
             while piece and http.method != "HEAD":
                 async with asyncio.timeout(limits.STREAM_PIECE_S):
                     await response.write(piece)
-                piece = await anext(pieces, b"")
+                piece = await anext(following, b"")
             await response.write_eof()
         except Exception as error:  # noqa: BLE001 - logged; the status was sent already
             if not isinstance(error, ConnectionError | TimeoutError):
@@ -181,7 +208,6 @@ class HttpApp:
             _log.warning("%s %s broke off: %r", http.method, path, error)
             if http.transport is not None:
                 http.transport.abort()
-        return response
 
     def _respond(self, result: JsonObject | RawJson | Response) -> web.Response:
         headers = self._headers.answer()
@@ -213,6 +239,9 @@ class HttpApp:
         if isinstance(error, DatabaseUnavailable):
             _log.warning("%s %s: the database is away: %s", method, path, error)
             return self._refusal(unavailable("The database can't be reached"))
+        if isinstance(error, BlobStoreUnavailable):
+            _log.warning("%s %s: the media store is away: %s", method, path, error)
+            return self._refusal(unavailable("The media store can't be used now"))
         if isinstance(error, DataRefused) and "CharacterNotInRepertoire" in str(error):
             # Texts from clients may contain NUL; the database's text type can't store it.
             return self._refusal(invalid_param("A text has a NUL character"))

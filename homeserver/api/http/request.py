@@ -1,31 +1,24 @@
 """One request as a handler sees it.
 
 The body is read once, on demand, within the route's limit. `json` accepts any JSON object,
-`canonical` one that may become part of an event, `parse` one of a known shape.
+`canonical` one that may become part of an event, `parse` one of a known shape. `pieces` are a body
+that is never whole in memory.
 """
 
 from __future__ import annotations
 
-import asyncio
 import re
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import TypeVar
 
 import msgspec
 from aiohttp import web
-from aiohttp.web_protocol import RequestPayloadError
 
-from federation.errors import MatrixError
 from federation.events.canonical_json import JsonObject
-from homeserver import limits
+from homeserver.api.http.body import body_pieces, body_size, read_body
 from homeserver.api.http.json_body import check_canonical, parse_object
 from homeserver.api.http.query import Query
-from homeserver.errors import (
-    bad_json,
-    missing_param,
-    not_json,
-    too_large,
-)
+from homeserver.errors import bad_json, missing_param
 from homeserver.services.accounts.requester import Requester
 
 __all__ = ["Query", "Request", "Requester"]
@@ -98,6 +91,16 @@ class Request:
             self._body = await read_body(self.http, self._body_bytes)
         return self._body
 
+    @property
+    def body_size(self) -> int | None:
+        """The size of the body, if it is known before it is read."""
+        return body_size(self.http)
+
+    def pieces(self) -> AsyncIterator[bytes]:
+        """Returns the body in pieces that are read when they are asked for. They aren't bounded by
+        the route's limit: the handler checks their size, and beforehand what it can."""
+        return body_pieces(self.http)
+
     async def json(self) -> JsonObject:
         """Returns the body's JSON object; floats are allowed. 400 M_NOT_JSON or M_BAD_JSON."""
         return parse_object(await self.body())
@@ -131,31 +134,3 @@ def convert(value: JsonObject, shape: type[T]) -> T:
         if match := _MISSING.match(str(error)):
             raise missing_param(f"Missing field: {match[1]}") from error
         raise bad_json(str(error)) from error
-
-
-async def read_body(http: web.BaseRequest, limit: int) -> bytes:
-    """Returns the whole body. Raises 413 M_TOO_LARGE, 408 M_UNKNOWN for one that doesn't arrive
-    within `BODY_S`, or 400 for one that breaks off, or breaks HTTP's framing."""
-    if (http.content_length or 0) > limit:
-        raise too_large(f"The body is larger than {limit} bytes")
-    if not http.body_exists:
-        return b""
-    try:
-        if http.content.is_eof():  # already received: no time-out needed
-            return await _collect(http, limit)
-        async with asyncio.timeout(limits.BODY_S):
-            return await _collect(http, limit)
-    except (RequestPayloadError, ConnectionError) as error:
-        raise not_json("The body can't be read") from error
-    except TimeoutError as error:
-        raise MatrixError(408, "M_UNKNOWN", "The body didn't come in time") from error
-
-
-async def _collect(http: web.BaseRequest, limit: int) -> bytes:
-    parts, size = [], 0
-    while chunk := await http.content.readany():
-        size += len(chunk)
-        if size > limit:
-            raise too_large(f"The body is larger than {limit} bytes")
-        parts.append(chunk)
-    return parts[0] if len(parts) == 1 else b"".join(parts)

@@ -1,7 +1,7 @@
 """The results of handlers, and their serialisation.
 
 A handler returns a JSON object (status 200), `RawJson` (bytes that are JSON already, status 200), a
-`Stream` of such bytes, or a `Response` if the status, headers or the body's type differs.
+`Stream` of bytes, or a `Response` if the status, headers or the body's type differs.
 """
 
 from __future__ import annotations
@@ -23,10 +23,15 @@ class RawJson(NamedTuple):
 
 
 class Stream(NamedTuple):
-    """JSON in pieces, status 200, for a result that is too large for memory. The first piece
-    decides between success and an error: a later failure breaks the connection off."""
+    """Bytes in pieces, for a result that is too large for memory; JSON, unless it says otherwise.
+    The first piece decides between success and an error: a later failure breaks the connection off.
+    `size` is the number of bytes, where it is known: the answer to HEAD tells it, too."""
 
     pieces: AsyncIterator[bytes]
+    status: int = 200
+    content_type: str = JSON_TYPE
+    headers: Mapping[str, str] | None = None
+    size: int | None = None
 
 
 class Response(NamedTuple):

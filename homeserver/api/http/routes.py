@@ -6,8 +6,9 @@ lists with `table`, which refuses duplicate routes.
 Rules:
 1. A template is a path whose parts in braces are parameters: `/rooms/{roomId}/send/{eventType}`.
    Literal parts win over parameters.
-2. `v3` and `v1` put the client-server API's prefix in front. `table` adds the path below `r0`, the
-   prefix before v1.1, for operations that existed there: older clients and bots still use it.
+2. `v3` and `v1` put the client-server API's prefix in front; some media have one of their own.
+   `table` adds the path below `r0`, the prefix before v1.1, for operations that existed there:
+   older clients and bots still use it.
 3. `limit` names the token bucket that a request draws from (`rules.accounts.rate_limits`).
 """
 
@@ -23,7 +24,10 @@ from homeserver.api.http.request import Request
 from homeserver.api.http.response import Result
 from homeserver.rules.accounts.rate_limits import Limit
 
-_V3, _R0 = "/_matrix/client/v3", "/_matrix/client/r0"
+_V3 = "/_matrix/client/v3"
+_BEFORE_V1_1 = {_V3: "/_matrix/client/r0", "/_matrix/media/v3": "/_matrix/media/r0"}
+"""The prefixes of v1.1, and those before."""
+
 SINCE_V1_1 = frozenset(
     {
         "DELETE /profile/{userId}/{keyName}",
@@ -44,6 +48,7 @@ SINCE_V1_1 = frozenset(
         "POST /keys/device_signing/upload",
         "POST /keys/signatures/upload",
         "POST /knock/{roomIdOrAlias}",
+        "PUT /upload/{serverName}/{mediaId}",
     }
 )
 """Operations below v3 that r0 never had."""
@@ -85,11 +90,12 @@ def v1(path: str) -> str:
 
 
 def before_v1_1(route: Route) -> Route | None:
-    """Returns the route below `/_matrix/client/r0` of an operation that existed before v1.1."""
-    path = route.template.removeprefix(_V3)
-    if path == route.template or f"{route.method} {path}" in SINCE_V1_1:
-        return None
-    return replace(route, template=_R0 + path)
+    """Returns the route below the prefix `r0` of an operation that existed before v1.1."""
+    for prefix, older in _BEFORE_V1_1.items():
+        path = route.template.removeprefix(prefix)
+        if path != route.template and f"{route.method} {path}" not in SINCE_V1_1:
+            return replace(route, template=older + path)
+    return None
 
 
 def table(parts: Iterable[Sequence[Route]]) -> list[Route]:

@@ -38,6 +38,10 @@ class Limit(Enum):
     """Other writes of a user: account data, profile, keys, to-device messages."""
     READS = "reads"
     """Expensive reads of a user: search, directories, context."""
+    UPLOADS = "uploads"
+    """Media that a user uploads, and URIs given out for them."""
+    DOWNLOADS = "downloads"
+    """Media that a user, or an address without a token, downloads."""
 
 
 class Rate(NamedTuple):

@@ -49,6 +49,9 @@ PARAMETERS = {
     "server": "here.example",
     "version": "1",
     "sessionId": "c2Vzc2lvbg",
+    "serverName": "here.example",
+    "mediaId": "bWVkaWE",
+    "fileName": "file.png",
 }
 
 BODIES: dict[str, dict[str, Any]] = {
@@ -156,6 +159,9 @@ BODIES: dict[str, dict[str, Any]] = {
     "PUT /user/{userId}/account_data/{type}": {"a": 1},
     "PUT /user/{userId}/rooms/{roomId}/account_data/{type}": {"a": 1},
     "PUT /user/{userId}/rooms/{roomId}/tags/{tag}": {"order": 0.5},
+    "POST /_matrix/media/v3/upload": {},
+    "POST /_matrix/media/v1/create": {},
+    "PUT /_matrix/media/v3/upload/{serverName}/{mediaId}": {},
 }
 
 QUERIES: dict[str, dict[str, str]] = {
@@ -191,6 +197,17 @@ QUERIES: dict[str, dict[str, str]] = {
     "POST /knock/{roomIdOrAlias}": {"via": "here.example", "server_name": "here.example"},
     "GET /publicRooms": {"limit": "1", "since": "0", "server": "here.example"},
     "POST /publicRooms": {"server": "here.example"},
+    "POST /_matrix/media/v3/upload": {"filename": "file.png"},
+    "PUT /_matrix/media/v3/upload/{serverName}/{mediaId}": {"filename": "file.png"},
+    **{
+        f"GET {prefix}/download/{{serverName}}/{{mediaId}}{rest}": {
+            "timeout_ms": "0",
+            "allow_remote": "false",
+            "allow_redirect": "false",
+        }
+        for prefix in ("/media", "/_matrix/media/v3")
+        for rest in ("", "/{fileName}")
+    },
 }
 
 SPENT_BY = frozenset({"/logout", "/logout/all", "/account/deactivate", "/delete_devices"})
@@ -260,5 +277,5 @@ def operations(routes: list[Route]) -> list[Operation]:
     return [
         Operation(route.method, route.template)
         for route in routes
-        if not route.template.startswith("/_matrix/client/r0/")
+        if not route.template.startswith(("/_matrix/client/r0/", "/_matrix/media/r0/"))
     ]

@@ -17,7 +17,7 @@ from federation.errors import MatrixError
 from homeserver import limits
 from homeserver.api.http import connections
 from homeserver.api.http.app import HttpApp
-from homeserver.api.http.request import read_body
+from homeserver.api.http.body import read_body
 from homeserver.api.http.server import HttpServer
 from homeserver.config import Listener
 from homeserver.process import raise_file_limit

@@ -1,0 +1,93 @@
+"""The configuration's table `[media]`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+import msgspec
+
+from homeserver import limits
+
+
+class S3Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """`[media.s3]`: the bucket of `store = "s3"`. Without `endpoint` it is Amazon's; without
+    `access_key_id` the credentials come from the environment, as Amazon's tools read them."""
+
+    bucket: str = ""
+    prefix: str = ""
+    endpoint: str = ""
+    region: str = "us-east-1"
+    access_key_id: str = ""
+    secret_access_key: str = ""
+
+
+class QuotaSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """`[media.quota]`: what a user may upload within so many hours; 0: any number."""
+
+    hours: int = limits.MEDIA_QUOTA_HOURS_DEFAULT
+    bytes: int = limits.MEDIA_QUOTA_BYTES_DEFAULT
+    files: int = limits.MEDIA_QUOTA_FILES_DEFAULT
+
+
+class RetentionSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """`[media.retention.local]` and `.remote`: media go when they are older, weren't read for
+    longer, or, those that weren't read for longest first, when all together are larger; 0: never.
+    """
+
+    age_days: int = 0
+    unused_days: int = 0
+    total_bytes: int = 0
+
+
+class RetentionTables(msgspec.Struct, frozen=True, kw_only=True):
+    """`[media.retention]`: by where media come from."""
+
+    local: RetentionSettings = RetentionSettings()
+    remote: RetentionSettings = RetentionSettings(
+        unused_days=limits.MEDIA_REMOTE_UNUSED_DAYS_DEFAULT,
+        total_bytes=limits.MEDIA_REMOTE_BYTES_DEFAULT,
+    )
+
+
+class MediaSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """`[media]`: the store, and what users may put into it. `path` is `<data_dir>/media` by
+    default. Media that come while `unauthenticated` is true never need a token."""
+
+    store: Literal["disk", "s3"] = "disk"
+    path: str = ""
+    upload_bytes: int = limits.MEDIA_UPLOAD_BYTES_DEFAULT
+    unauthenticated: bool = False
+    s3: S3Settings = S3Settings()
+    quota: QuotaSettings = QuotaSettings()
+    retention: RetentionTables = RetentionTables()
+
+
+def media_problems(media: MediaSettings) -> Iterator[str]:
+    """Yields the problems of the table's values."""
+    if media.store == "s3":
+        if not media.s3.bucket:
+            yield "media.s3.bucket is missing"
+        if media.s3.endpoint and not media.s3.endpoint.startswith(("http://", "https://")):
+            yield "media.s3.endpoint must begin with https:// or http://"
+        if bool(media.s3.access_key_id) != bool(media.s3.secret_access_key):
+            yield "media.s3: access_key_id and secret_access_key belong together"
+        if media.upload_bytes > limits.MEDIA_S3_BYTES_MAX:
+            yield f"media.upload_bytes: S3 takes at most {limits.MEDIA_S3_BYTES_MAX}"
+    if media.upload_bytes < 1:
+        yield "media.upload_bytes must be at least 1"
+    if media.quota.hours < 1:
+        yield "media.quota.hours must be at least 1"
+    numbers = {
+        "quota.bytes": media.quota.bytes,
+        "quota.files": media.quota.files,
+        **_numbers("retention.local", media.retention.local),
+        **_numbers("retention.remote", media.retention.remote),
+    }
+    for name, value in numbers.items():
+        if value < 0:
+            yield f"media.{name} must be at least 0"
+
+
+def _numbers(prefix: str, settings: RetentionSettings) -> dict[str, int]:
+    return {f"{prefix}.{name}": value for name, value in msgspec.structs.asdict(settings).items()}

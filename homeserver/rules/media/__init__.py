@@ -1,0 +1,1 @@
+"""What media are and how they may be served."""

@@ -1,0 +1,1 @@
+"""Media: contents and their store, uploads, downloads, retention."""

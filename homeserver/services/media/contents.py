@@ -1,0 +1,96 @@
+"""Puts contents into the blob store, reads them, and deletes those that nothing refers to.
+
+Rules:
+1. `receive` and `put` return once the content is safe in the store; for `MEDIA_UNREFERENCED_MS` it
+   stays there. Then the caller stores a row that refers to it (`storage.media`, rule 2).
+2. A content that is there already is written again: that costs a rename, and heals a lost file.
+3. While the same content is just being deleted, a writer waits, for `MEDIA_DELETION_WAIT_S`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator
+
+from federation.ports import Clock
+from homeserver import limits
+from homeserver.storage.database import Database
+from homeserver.storage.media.blob_store import (
+    BlobContent,
+    BlobStore,
+    BlobStoreUnavailable,
+)
+from homeserver.storage.media.blobs import BlobTable
+
+
+class ContentTooLarge(Exception):
+    """The content is larger than its receiver takes."""
+
+
+class Contents:
+    """The blob store, with the rows that say what is in it."""
+
+    def __init__(self, store: BlobStore, database: Database, clock: Clock) -> None:
+        self._store, self._rows, self._clock = store, BlobTable(database), clock
+
+    async def receive(self, pieces: AsyncIterator[bytes], *, bytes_max: int) -> BlobContent:
+        """Stores a content that comes in pieces. Raises ContentTooLarge, BlobStoreUnavailable,
+        DatabaseUnavailable, or what the pieces raise; then nothing is kept."""
+        size = 0
+        async with self._store.writing() as writer:
+            async for piece in pieces:
+                size += len(piece)
+                if size > bytes_max:
+                    raise ContentTooLarge
+                await writer.write(piece)
+            content = await writer.finish()
+            await self._expect(content)
+            await writer.keep()
+        return content
+
+    async def put(self, data: bytes) -> BlobContent:
+        """Stores a content that is in memory. Raises BlobStoreUnavailable or
+        DatabaseUnavailable."""
+        async with self._store.writing() as writer:
+            await writer.write(data)
+            content = await writer.finish()
+            await self._expect(content)
+            await writer.keep()
+        return content
+
+    async def read(
+        self, content: BlobContent, start: int = 0, stop: int | None = None
+    ) -> AsyncGenerator[bytes, None]:
+        """Returns the bytes from `start` to before `stop` (None: the end) in pieces, which the
+        caller begins with at once. Raises BlobMissing or BlobStoreUnavailable, as each piece
+        does."""
+        end = content.size if stop is None else stop
+        return await self._store.read(content.sha256, start, end)
+
+    async def delete_unreferenced(self) -> int:
+        """Deletes contents that nothing refers to; returns their number. Raises
+        BlobStoreUnavailable or DatabaseUnavailable; what was begun is finished the next time."""
+        before_ms = self._clock.now_ms() - limits.MEDIA_UNREFERENCED_MS
+        deleted = 0
+        while claimed := await self._rows.claim(before_ms=before_ms):
+            for sha256 in claimed:
+                await self._store.delete(sha256)
+                await self._rows.forget(sha256)
+            deleted += len(claimed)
+        return deleted
+
+    async def remove_unfinished(self) -> int:
+        """Removes what writers left that died; returns the number of files. Raises
+        BlobStoreUnavailable."""
+        before_s = self._clock.now_ms() / 1000 - limits.MEDIA_UNFINISHED_S
+        return await self._store.remove_unfinished(before_s=before_s)
+
+    def close(self) -> None:
+        """Ends the store's threads."""
+        self._store.close()
+
+    async def _expect(self, content: BlobContent) -> None:
+        end_s = self._clock.monotonic_s() + limits.MEDIA_DELETION_WAIT_S
+        while not await self._rows.expect(content, now_ms=self._clock.now_ms()):
+            if self._clock.monotonic_s() >= end_s:
+                raise BlobStoreUnavailable("the same content is being deleted")
+            await self._clock.sleep(limits.MEDIA_DELETION_CHECK_S)

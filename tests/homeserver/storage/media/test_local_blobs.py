@@ -1,0 +1,173 @@
+"""The blob store on a disk, and what any blob store does (`store_checks`)."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import threading
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import BinaryIO
+
+import pytest
+
+from homeserver import limits
+from homeserver.storage.media import local_blobs
+from homeserver.storage.media.blob_store import BlobMissing, BlobStoreUnavailable
+from homeserver.storage.media.local_blobs import LocalBlobs
+from tests.homeserver.media_world import whole
+from tests.homeserver.storage.media import store_checks
+from tests.homeserver.storage.media.store_checks import CHECKS, Check, keep
+
+LARGE = os.urandom(3 * limits.MEDIA_PIECE_BYTES + 17)
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[LocalBlobs]:
+    store = LocalBlobs(tmp_path / "media")
+    yield store
+    store.close()
+
+
+def files(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+async def test_it_is_a_blob_store(store: LocalBlobs, check: Check) -> None:
+    await check(store, len(LARGE))
+
+
+async def test_a_content_is_a_file_by_its_hash(store: LocalBlobs, tmp_path: Path) -> None:
+    content = await keep(store, LARGE)
+    name = hashlib.sha256(LARGE).hexdigest()
+    [path] = files(tmp_path)
+    assert path == tmp_path / "media" / "blobs" / name[:2] / name[2:4] / name
+    assert path.read_bytes() == LARGE
+    assert content == (bytes.fromhex(name), len(LARGE))
+
+
+async def test_a_file_that_was_lost_is_healed_by_the_next_writer(
+    store: LocalBlobs, tmp_path: Path
+) -> None:
+    content = await keep(store, LARGE)
+    [path] = files(tmp_path)
+    path.unlink()
+    with pytest.raises(BlobMissing):
+        await store.read(content.sha256, 0, content.size)
+    path.write_bytes(LARGE[:100])
+    with pytest.raises(BlobMissing):
+        await whole(await store.read(content.sha256, 0, content.size))
+    await keep(store, LARGE)
+    assert await whole(await store.read(content.sha256, 0, content.size)) == LARGE
+
+
+async def test_a_folder_without_space_or_rights_is_unavailable(
+    store: LocalBlobs, tmp_path: Path
+) -> None:
+    (tmp_path / "media").write_text("not a folder")
+    with pytest.raises(BlobStoreUnavailable):
+        await keep(store, LARGE)
+
+
+async def test_names_of_contents_survive_a_crash(
+    store: LocalBlobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file is synced before it is renamed, and the folders with new entries after it."""
+    steps: list[str] = []
+    sync, rename = os.fsync, Path.rename
+
+    def noted_sync(descriptor: int) -> None:
+        steps.append("sync " + os.readlink(f"/proc/self/fd/{descriptor}").rpartition("/")[2])
+        sync(descriptor)
+
+    def noted_rename(path: Path, place: Path) -> Path:
+        steps.append("rename " + path.name)
+        return rename(path, place)
+
+    monkeypatch.setattr(os, "fsync", noted_sync)
+    monkeypatch.setattr(Path, "rename", noted_rename)
+    content = await keep(store, b"x")
+    name = content.sha256.hex()
+    written = steps[0].removeprefix("sync ")
+    assert steps[:2] == [f"sync {written}", f"rename {written}"]
+    assert [step.removeprefix("sync ") for step in steps[2:5]] == [name[2:4], "media", "blobs"]
+    steps.clear()
+    await keep(store, b"x")
+    assert len(steps) == 3, "the folders are there"
+
+
+async def test_a_cancelled_writer_closes_its_file_once_its_thread_is_done(
+    store: LocalBlobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise the number of the file could be another one's while the thread writes to it."""
+    may_write, is_writing = threading.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+    failures: list[BaseException] = []
+    write_all = local_blobs._write_all
+
+    def slow_write(file: object, piece: bytes) -> None:
+        loop.call_soon_threadsafe(is_writing.set)
+        may_write.wait(30)
+        try:
+            write_all(file, piece)  # type: ignore[arg-type]
+        except BaseException as error:
+            failures.append(error)
+            raise
+
+    monkeypatch.setattr(local_blobs, "_write_all", slow_write)
+
+    async def upload() -> None:
+        async with store.writing() as writer:
+            await writer.write(LARGE)
+
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(upload())
+        await is_writing.wait()
+        task.cancel()
+        await asyncio.sleep(0)
+        may_write.set()
+    assert task.cancelled()
+    assert not failures
+    assert not files(tmp_path)
+
+
+async def test_readers_and_writers_share_a_few_threads(
+    store: LocalBlobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = await keep(store, b"x")
+    at_once, most, lock = 0, 0, threading.Lock()
+    full, opened = threading.Barrier(limits.MEDIA_DISK_THREADS), local_blobs._open
+
+    def counted(path: Path, start: int) -> BinaryIO:
+        nonlocal at_once, most
+        with lock:
+            at_once += 1
+            most = max(most, at_once)
+        full.wait(60)
+        with lock:
+            at_once -= 1
+        return opened(path, start)
+
+    monkeypatch.setattr(local_blobs, "_open", counted)
+    readers = [store.read(content.sha256, 0, 1) for _ in range(2 * limits.MEDIA_DISK_THREADS)]
+    found = [await whole(pieces) for pieces in await asyncio.gather(*readers)]
+    assert found == [b"x"] * len(readers)
+    assert most == limits.MEDIA_DISK_THREADS
+
+
+async def test_files_of_dead_writers_go_when_they_are_old(
+    store: LocalBlobs, tmp_path: Path
+) -> None:
+    async with store.writing() as writer:
+        await writer.write(LARGE)
+        [path] = files(tmp_path)
+        written_s = path.stat().st_mtime
+        assert await store.remove_unfinished(before_s=written_s) == 0
+        assert await store.remove_unfinished(before_s=written_s + 1) == 1
+        assert not files(tmp_path)
+
+
+def test_checks_are_found() -> None:
+    assert len(CHECKS) == sum(name.startswith("check_") for name in vars(store_checks))
