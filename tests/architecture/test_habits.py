@@ -140,8 +140,8 @@ def test_tests_say_what_they_are_for() -> None:
 
 
 def test_packages_stay_small_enough_to_know() -> None:
-    """A package that grows past a limit is split by noun. That of the limits is split so already: it
-    has one module for each noun, without code, and is read as one."""
+    """A package that grows past a limit is split by noun. That of the limits is split so already:
+    it has one module for each noun, without code, and is read as one."""
     counts: dict[str, int] = {}
     for module in sources():
         if "limits" in module.name.split("."):
