@@ -13,6 +13,8 @@ from homeserver.limits.http import *
 from homeserver.limits.mail import *
 from homeserver.limits.media import *
 from homeserver.limits.membership import *
+from homeserver.limits.pictures import *
+from homeserver.limits.previews import *
 from homeserver.limits.processes import *
 from homeserver.limits.pushers import *
 from homeserver.limits.rooms import *

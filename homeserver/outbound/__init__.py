@@ -1,1 +1,2 @@
-"""What this server sends to services that aren't homeservers: mail servers, identity servers."""
+"""What this server sends to services that aren't homeservers: mail servers, identity servers, web
+servers."""

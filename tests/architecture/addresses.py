@@ -79,6 +79,12 @@ COVERS: Mapping[str, Sequence[str]] = {
     "tests/homeserver/engine/log/test_transactions.py": [],
     "tests/homeserver/engine/recheck/test_rechecks_told.py": [],
     "tests/homeserver/engine/remote/test_remote_event_writer.py": [],
+    "tests/homeserver/media/test_sandbox_process.py": [
+        "homeserver/media/sandbox_orders.py",
+    ],
+    "tests/homeserver/media/test_thumbnail_job.py": [
+        "homeserver/media/job_orders.py",
+    ],
     "tests/homeserver/services/account_data/test_account_data.py": [
         "homeserver/services/push/push_rules.py",
         "homeserver/services/sync/filters.py",
@@ -161,6 +167,7 @@ LESS_COVERED: Mapping[str, int] = {
     "homeserver/app/domains/federation.py": 71,
     "homeserver/app/server.py": 42,
     "homeserver/app/services.py": 78,
+    "homeserver/media/sandbox_process.py": 30,
     "homeserver/services/accounts/seen_devices.py": 82,
     "homeserver/services/encryption/key_queries.py": 72,
     "homeserver/services/rooms/public_rooms.py": 35,

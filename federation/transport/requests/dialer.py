@@ -15,13 +15,11 @@ from __future__ import annotations
 
 import asyncio
 import io
-import ipaddress
 import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
-from typing import Final
 
 import aiohttp
 import yarl
@@ -38,47 +36,8 @@ from federation.limits import (
     REQUEST_S_MAX,
     WRITTEN_AT_ONCE_BYTES_MAX,
 )
+from federation.public_addresses import is_public_address
 from federation.transport.scheduling.exchange_budget import Take
-
-# IANA's registries of special-purpose addresses, as of 2026; newer entries lie within these.
-_IPV4_SPECIAL: Final = tuple(
-    map(
-        ipaddress.IPv4Network,
-        (
-            "0.0.0.0/8",  # this network
-            "10.0.0.0/8",  # private
-            "100.64.0.0/10",  # between a provider and its customers
-            "127.0.0.0/8",  # loopback
-            "169.254.0.0/16",  # link-local, and metadata of clouds
-            "172.16.0.0/12",  # private
-            "192.0.0.0/24",  # protocol assignments
-            "192.0.2.0/24",  # documentation
-            "192.88.99.0/24",  # 6to4 relays
-            "192.168.0.0/16",  # private
-            "198.18.0.0/15",  # benchmarks
-            "198.51.100.0/24",  # documentation
-            "203.0.113.0/24",  # documentation
-            "224.0.0.0/4",  # multicast
-            "240.0.0.0/4",  # reserved, and broadcast
-        ),
-    )
-)
-_IPV6_GLOBAL: Final = ipaddress.IPv6Network("2000::/3")  # all that is given out as global unicast
-_IPV6_SPECIAL: Final = tuple(
-    map(
-        ipaddress.IPv6Network,
-        (
-            "2001::/23",  # protocol assignments: Teredo, benchmarks, ORCHID
-            "2001:db8::/32",  # documentation
-            "2002::/16",  # 6to4
-            "3fff::/20",  # documentation
-        ),
-    )
-)
-_IPV6_WRAPPING: Final = (
-    ipaddress.IPv6Network("::ffff:0:0/96"),  # IPv4-mapped: the system connects by IPv4
-    ipaddress.IPv6Network("64:ff9b::/96"),  # NAT64: what DNS64 makes of an IPv4 address
-)
 
 
 class DialFailure(Enum):
@@ -156,19 +115,6 @@ class Outgoing:
     target: str
     headers: Mapping[str, str]
     body: bytes | None = None
-
-
-def is_public_address(address: str) -> bool:
-    """Returns whether we may connect there: only to global unicast addresses, and to those that
-    wrap a global IPv4 address in a form that a network translates. All others are
-    refused: private, loopback, link-local, multicast and reserved ones, and tunnels."""
-    ip = ipaddress.ip_address(address)
-    if isinstance(ip, ipaddress.IPv6Address):
-        if any(ip in network for network in _IPV6_WRAPPING):
-            ip = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
-        else:
-            return ip in _IPV6_GLOBAL and not any(ip in network for network in _IPV6_SPECIAL)
-    return not any(ip in network for network in _IPV4_SPECIAL)
 
 
 def build_tls_context(ca_paths: Sequence[str], *, verify: bool) -> ssl.SSLContext:

@@ -9,6 +9,7 @@ from federation.limits import (
     WELL_KNOWN_ERROR_S_MAX,
     WELL_KNOWN_REDIRECTS_MAX,
 )
+from federation.public_addresses import is_public_address
 from federation.transport.requests.dialer import (
     Bounds,
     DialError,
@@ -16,7 +17,6 @@ from federation.transport.requests.dialer import (
     Endpoint,
     HttpResponse,
     Outgoing,
-    is_public_address,
 )
 from federation.transport.requests.well_known import WellKnown
 from tests.federation.transport.memory_ports import JumpingClock

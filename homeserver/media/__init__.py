@@ -1,0 +1,1 @@
+"""Pictures and pages, read in processes that hold nothing worth stealing."""
