@@ -92,7 +92,7 @@ ROWS: tuple[Row, ...] = (
         "CVE-2021-21392",
         Attack.SIGNING,
         "private addresses in transitional forms of IPv6",
-        f"{TRANSPORT}/requests/test_dialer.py::test_which_addresses_need_permission",
+        "federation/test_public_addresses.py::test_which_addresses_need_permission",
     ),
     Row(
         "CVE-2021-29430",
