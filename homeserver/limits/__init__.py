@@ -16,6 +16,7 @@ from homeserver.limits.membership import *
 from homeserver.limits.pictures import *
 from homeserver.limits.previews import *
 from homeserver.limits.processes import *
+from homeserver.limits.push import *
 from homeserver.limits.pushers import *
 from homeserver.limits.rooms import *
 from homeserver.limits.storage import *

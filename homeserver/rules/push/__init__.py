@@ -1,1 +1,1 @@
-"""The default push rules of a user."""
+"""Push rules: the default ones, changes of them, and their evaluation."""

@@ -13,6 +13,7 @@ from federation.events.canonical_json import JsonObject
 from federation.events.ids import UserId
 
 KINDS: Final = ("override", "content", "room", "sender", "underride")
+MASTER: Final = ".m.rule.master"
 _NOTIFY: Final = "notify"
 _HIGHLIGHT: Final = {"set_tweak": "highlight"}
 
