@@ -92,6 +92,12 @@ class ExpiringCache(Generic[K, V]):
         self._expire()
         self._entries.put(key, (value, self._now_s()))
 
+    def pop(self, key: K) -> V | None:
+        """Drops an entry and returns its value, or None where there is none."""
+        self._expire()
+        found = self._entries.pop(key)
+        return None if found is None else found[0]
+
     def _expire(self) -> None:
         start_s = self._now_s() - self._age_s_max
         expired = takewhile(lambda entry: entry[1][1] < start_s, self._entries.items())

@@ -28,6 +28,7 @@ import msgspec
 from federation.events.ids import InvalidIdentifier, ServerName, parse_server_name
 from federation.events.room_versions import SUPPORTED
 from federation.ports import FederationSettings
+from homeserver import limits
 from homeserver.config_media import MediaSettings, media_problems
 from homeserver.config_values import convert_table, override
 from homeserver.rules.identity.email_addresses import InvalidEmail, parse_email
@@ -73,12 +74,14 @@ class Listener(msgspec.Struct, frozen=True, kw_only=True):
 
 class RegistrationSettings(msgspec.Struct, frozen=True, kw_only=True):
     """`[registration]`: the users who may register. "token" requires a registration token: one of
-    `tokens`, which any number of people may use, or one that was created with a limit."""
+    `tokens`, which any number of people may use, or one that was created with a limit. Programs
+    that know `shared_secret` register users by `/_synapse/admin/v1/register`, if it is given."""
 
     enabled: bool = False
     verification: Literal["none", "token"] = "token"
     guests: bool = False
     tokens: tuple[str, ...] = ()
+    shared_secret: str = ""
 
 
 class RateSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -237,6 +240,12 @@ def _value_problems(config: Config) -> list[str]:
         )
     if config.public_baseurl and not config.public_baseurl.startswith(("http://", "https://")):
         problems.append("public_baseurl must begin with https:// or http://")
+    secret = config.registration.shared_secret
+    if secret and len(secret) < limits.SHARED_SECRET_CHARACTERS:
+        problems.append(
+            "registration.shared_secret is too short: a random one of at least"
+            f" {limits.SHARED_SECRET_CHARACTERS} characters is needed"
+        )
     url = config.database.url
     if url != "embedded" and not url.startswith(("postgresql://", "postgres://")):
         problems.append('database.url must be "embedded" or begin with postgresql://')

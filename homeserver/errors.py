@@ -34,6 +34,18 @@ def forbidden(error: str) -> MatrixError:
     return MatrixError(403, "M_FORBIDDEN", error)
 
 
+def user_locked() -> MatrixError:
+    """401 M_USER_LOCKED: the account is locked; the session stays (spec: "Account locking")."""
+    return MatrixError(
+        401, "M_USER_LOCKED", "This account has been locked", extra={"soft_logout": True}
+    )
+
+
+def user_suspended() -> MatrixError:
+    """403 M_USER_SUSPENDED (spec: "Account suspension")."""
+    return MatrixError(403, "M_USER_SUSPENDED", "You cannot perform this action while suspended.")
+
+
 def not_found(error: str) -> MatrixError:
     """404 M_NOT_FOUND."""
     return MatrixError(404, "M_NOT_FOUND", error)

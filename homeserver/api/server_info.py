@@ -67,11 +67,13 @@ class ServerInfoApi:
             raise not_found("This server name isn't delegated")
         return {"m.server": self._delegated_name}
 
-    async def capabilities(self, _request: Request) -> JsonObject:
+    async def capabilities(self, request: Request) -> JsonObject:
         """GET /capabilities"""
         versions = {name: "stable" for name, row in SUPPORTED.items() if row.stable}
+        moderation = {"m.account_moderation": {"suspend": True, "lock": True}}
         return {
             "capabilities": {
+                **(moderation if request.requester.is_admin else {}),
                 "m.change_password": {"enabled": True},
                 "m.room_versions": {
                     "default": self._default_room_version,

@@ -7,6 +7,7 @@ from homeserver.api.http.routes import Route, table
 from homeserver.api.server_info import ServerInfoApi
 from homeserver.app.domains.account_data import account_data_routes
 from homeserver.app.domains.accounts import account_routes
+from homeserver.app.domains.admin import admin_routes
 from homeserver.app.domains.encryption import encryption_routes
 from homeserver.app.domains.ephemeral import ephemeral_routes
 from homeserver.app.domains.media import media_routes
@@ -35,6 +36,7 @@ def make_routes(services: Services, config: Config) -> list[Route]:
         [
             server_info_routes(config),
             *account_routes(services.accounts, config),
+            *admin_routes(services.admin, config),
             *room_routes(services.engine, services.rooms, tokens),
             *timeline_routes(services.timeline, tokens),
             *sync_routes(services.sync, services.filters),

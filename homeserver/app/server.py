@@ -136,6 +136,7 @@ def _spawn(supervisor: Supervisor, services: Services, feed: LogFeed) -> None:
     supervisor.spawn("head merges", engine.head_merges.run)
     supervisor.spawn("feed", feed.run)
     supervisor.spawn("seen devices", services.accounts.seen.run)
+    supervisor.spawn("accounts", services.admin.watch.run)
     supervisor.spawn("transactions", partial(engine.transactions.run, engine.context.clock))
     supervisor.spawn("typing", services.ephemeral.typing.run)
     supervisor.spawn("to-device", services.encryption.to_device.run)

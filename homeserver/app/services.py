@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from federation.transport.assembly import OutboundFederation
 from homeserver.app.domains.account_data import make_account_data
 from homeserver.app.domains.accounts import AccountHooks, AccountServices, make_accounts
+from homeserver.app.domains.admin import AdminServices, make_admin
 from homeserver.app.domains.encryption import EncryptionServices, make_encryption
 from homeserver.app.domains.ephemeral import EphemeralServices, make_ephemeral
 from homeserver.app.domains.federation import FederationServices, make_federation
@@ -44,6 +45,7 @@ class Services:
 
     engine: Engine
     accounts: AccountServices
+    admin: AdminServices
     account_data: AccountDataService
     encryption: EncryptionServices
     ephemeral: EphemeralServices
@@ -80,10 +82,11 @@ def make_services(
         RemoteRoomParts(joining, alias_look_up(outbound.queries)),
         default_version=config.default_room_version,
     )
+    hooks = _account_hooks(engine, outbound, encryption, rooms, media)
     accounts = make_accounts(
         engine,
         database,
-        _account_hooks(engine, outbound, encryption, rooms, media),
+        hooks,
         passwords=Passwords(engine.context.random_bytes),
         limiter=limiter,
         shared_tokens=config.registration.tokens,
@@ -109,6 +112,7 @@ def make_services(
     return Services(
         engine=engine,
         accounts=accounts,
+        admin=make_admin(engine, database, accounts, hooks, config),
         account_data=account_data,
         encryption=encryption,
         ephemeral=ephemeral,

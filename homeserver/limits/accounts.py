@@ -62,8 +62,24 @@ REGISTRATION_TOKEN_BYTES = 10
 """Random bytes of a token that the server makes: 16 letters, to be typed by hand, not to be
 guessed."""
 
+SHARED_SECRET_CHARACTERS = 16
+"""The shortest secret by which programs register users: whoever guesses it makes administrators."""
+
+REGISTRATION_NONCE_S = 60
+"""How long a nonce of such a registration holds: a program uses it at once."""
+
+REGISTRATION_NONCES = 1_000
+"""Nonces that wait; beyond it the oldest goes. Anybody can ask for one, at a limited rate."""
+
+REGISTRATION_NONCE_BYTES = 32
+"""Random bytes of a nonce."""
+
 ACCOUNTS_READ_AT_ONCE = 1_000
 """Accounts in memory while all are listed."""
+
+ACCOUNT_WATCH_S = 5
+"""How often the connection is checked by which changes of accounts are told: a locked user whose
+lock wasn't told is stopped after this."""
 
 SEEN_FLUSH_S = 60
 """How often the times at which devices were last seen are stored."""

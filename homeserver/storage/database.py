@@ -18,8 +18,8 @@ Rules:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, TypeAlias
 
 import asyncpg
@@ -85,6 +85,18 @@ def translated(error: BaseException) -> Exception | None:
     return None
 
 
+@contextmanager
+def translating() -> Iterator[None]:
+    """Turns the driver's errors into ours, on a connection outside of the pool."""
+    try:
+        yield
+    except Exception as error:
+        ours = translated(error)
+        if ours is None:
+            raise
+        raise ours from error
+
+
 async def _keep_session(connection: Connection) -> None:
     """Skips the reset: no session setting is changed here, so a release needs no round trip to undo
     it.
@@ -122,14 +134,15 @@ class Database:
         except (TimeoutError, *_LOST):
             self._pool.terminate()
 
-    async def dedicated(self) -> Connection:
-        """Opens a connection outside of the pool, for one owner. Raises DatabaseUnavailable."""
+    async def dedicated(self, application: str = LOG_APPLICATION) -> Connection:
+        """Opens a connection outside of the pool, for one owner; `application` is what PostgreSQL
+        calls it. Raises DatabaseUnavailable."""
         try:
             return await asyncpg.connect(
                 self.url,
                 timeout=limits.DATABASE_WAIT_S,
                 command_timeout=limits.DATABASE_COMMAND_S,
-                server_settings={"application_name": LOG_APPLICATION, "jit": "off"},
+                server_settings={"application_name": application, "jit": "off"},
             )
         except (*_LOST, asyncpg.PostgresError) as error:
             raise DatabaseUnavailable(f"{type(error).__name__}: {error}") from error
@@ -137,17 +150,12 @@ class Database:
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
         """A connection for reads. Raises DatabaseUnavailable or DataRefused."""
-        try:
+        with translating():
             connection = await self._pool.acquire(timeout=limits.DATABASE_WAIT_S)
             try:
                 yield connection  # the proxy has a connection's methods
             finally:
                 await self._pool.release(connection, timeout=limits.DATABASE_RELEASE_S)
-        except Exception as error:
-            ours = translated(error)
-            if ours is None:
-                raise
-            raise ours from error
 
     async def fetch(self, statement: str, *values: object) -> list[asyncpg.Record]:
         """Executes one statement on a connection of the pool; returns all rows. Raises as

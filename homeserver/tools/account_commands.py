@@ -100,6 +100,69 @@ def reset_password(path: Path, as_json: bool, name: str) -> None:
     _show({"user_id": user_id}, as_json, f"{user_id} has the new password.")
 
 
+def _marking(command: str, mark: str, *, value: bool, told: str, text: str) -> None:
+    """Adds a command that marks a user, or unmarks them."""
+
+    def run(path: Path, as_json: bool, name: str) -> None:
+        from homeserver.storage.accounts.moderation import AccountMark
+
+        user_id = _run(path, lambda admin: admin.mark(name, AccountMark[mark], value=value))
+        _show({"user_id": user_id}, as_json, f"{user_id} {told}.")
+
+    run.__doc__ = text
+    user.command(command)(with_config(_JSON(click.argument("name")(run))))
+
+
+_marking(
+    "lock",
+    "LOCKED",
+    value=True,
+    told="is locked",
+    text="Locks a user out of everything but logging out; their sessions stay.",
+)
+_marking("unlock", "LOCKED", value=False, told="isn't locked any more", text="Ends a lock.")
+_marking(
+    "suspend",
+    "SUSPENDED",
+    value=True,
+    told="is suspended",
+    text="Lets a user read, and leave rooms, but neither write nor join.",
+)
+_marking(
+    "unsuspend",
+    "SUSPENDED",
+    value=False,
+    told="isn't suspended any more",
+    text="Ends a suspension.",
+)
+_marking(
+    "set-admin",
+    "ADMIN",
+    value=True,
+    told="is a server administrator",
+    text="Makes a user an administrator, who may lock, suspend and look up others.",
+)
+_marking(
+    "unset-admin",
+    "ADMIN",
+    value=False,
+    told="isn't a server administrator any more",
+    text="Makes an administrator an ordinary user.",
+)
+
+
+@user.command("deactivate")
+@with_config
+@_JSON
+@click.option("--erase", is_flag=True, help="Hide the user's messages from those who join later.")
+@click.argument("name")
+def deactivate_user(path: Path, as_json: bool, erase: bool, name: str) -> None:
+    """Ends an account for ever: password, profile, devices; the user leaves all rooms. The name
+    isn't given out again."""
+    user_id = _run(path, lambda admin: admin.deactivate(name, erase=erase))
+    _show({"user_id": user_id}, as_json, f"{user_id} is deactivated.")
+
+
 @click.group()
 def token() -> None:
     """The registration tokens of this server, beside those of the configuration."""
@@ -198,16 +261,22 @@ def _account_json(account: AccountRow) -> dict[str, Any]:
         "created_ms": account.created_ms,
         "guest": account.is_guest,
         "deactivated": account.is_deactivated,
+        "locked": account.is_locked,
+        "suspended": account.is_suspended,
+        "admin": account.is_admin,
         "rooms": account.rooms,
     }
 
 
 def _account_text(account: AccountRow) -> str:
-    marks = [
-        word
-        for word, is_so in (("guest", account.is_guest), ("deactivated", account.is_deactivated))
-        if is_so
-    ]
+    words = (
+        ("administrator", account.is_admin),
+        ("guest", account.is_guest),
+        ("deactivated", account.is_deactivated),
+        ("locked", account.is_locked),
+        ("suspended", account.is_suspended),
+    )
+    marks = [word for word, is_so in words if is_so]
     what = f"  ({', '.join(marks)})" if marks else ""
     created = _time(account.created_ms)
     return f"{account.user_id}  created {created}  in {account.rooms} rooms{what}"

@@ -56,6 +56,10 @@ COVERS: Mapping[str, Sequence[str]] = {
         "homeserver/services/accounts/devices.py",
         "homeserver/services/accounts/seen_devices.py",
     ],
+    "tests/homeserver/api/admin/test_moderation.py": [
+        "homeserver/app/domains/admin.py",
+        "homeserver/services/admin/moderation.py",
+    ],
     "tests/homeserver/api/encryption/test_key_backups.py": [
         "homeserver/services/encryption/key_backups.py",
     ],

@@ -91,6 +91,17 @@ def test_an_entry_expires_after_its_time() -> None:
     assert (cache.get("b"), len(cache)) == (None, 0)
 
 
+def test_an_entry_is_taken_out_once_and_not_past_its_time() -> None:
+    """What must count once is taken out."""
+    now_s = 100.0
+    cache: ExpiringCache[str, int] = ExpiringCache(2, 10, lambda: now_s)
+    cache.put("a", 1)
+    cache.put("b", 2)
+    assert (cache.pop("a"), cache.pop("a"), len(cache)) == (1, None, 1)
+    now_s = 110.1
+    assert cache.pop("b") is None
+
+
 def test_entries_that_expire_are_bounded() -> None:
     """The oldest goes before its time."""
     cache: ExpiringCache[str, int] = ExpiringCache(2, 10, lambda: 0.0)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from homeserver import limits
 from homeserver.config import Config, ConfigInvalid, Listener, load_config, parse_config
 
 WHOLE = """
@@ -139,6 +140,10 @@ def test_each_mistake_is_named(text: str, problem: str) -> None:
             '[email]\nhost = "x"\nsender = "a@b"\nuser = "u"\npassword = "p"\npassword_path = "p"',
             "email: password and password_path exclude each other",
         ),
+        (
+            f'[registration]\nshared_secret = "{"x" * (limits.SHARED_SECRET_CHARACTERS - 1)}"',
+            "registration.shared_secret is too short",
+        ),
     ],
 )
 def test_values_that_cant_be_are_named(text: str, problem: str) -> None:
@@ -149,6 +154,12 @@ def test_values_that_cant_be_are_named(text: str, problem: str) -> None:
 @pytest.mark.parametrize("name", ["", "a b", "a_b", "http://a", "a:123456", "@a:b"])
 def test_a_server_name_keeps_to_the_grammar(name: str) -> None:
     assert problems(f'server_name = "{name}"')[0].startswith(f'server_name "{name}"')
+
+
+def test_a_shared_secret_of_the_least_length_is_taken() -> None:
+    secret = "x" * limits.SHARED_SECRET_CHARACTERS
+    config = parse(f'server_name = "hs1"\n[registration]\nshared_secret = "{secret}"')
+    assert config.registration.shared_secret == secret
 
 
 def test_all_mistakes_are_told_at_once() -> None:

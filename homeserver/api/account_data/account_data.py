@@ -8,7 +8,7 @@ from __future__ import annotations
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import InvalidIdentifier, RoomId, UserId, parse_room_id
 from homeserver.api.http.request import Request
-from homeserver.api.http.routes import Route, v3
+from homeserver.api.http.routes import Handler, Route, v3
 from homeserver.errors import forbidden, invalid_param
 from homeserver.rules.accounts.rate_limits import Limit
 from homeserver.services.account_data.account_data import AccountDataService
@@ -26,14 +26,19 @@ class AccountDataApi:
         of_room = v3("/user/{userId}/rooms/{roomId}/account_data/{type}")
         tags = v3("/user/{userId}/rooms/{roomId}/tags")
         tag = v3("/user/{userId}/rooms/{roomId}/tags/{tag}")
+
+        def write(method: str, template: str, handler: Handler) -> Route:
+            limit = Limit.WRITES
+            return Route(method, template, handler, limit=limit, guests=True, suspended=True)
+
         return [
             Route("GET", item, self.get, guests=True),
-            Route("PUT", item, self.put, limit=Limit.WRITES, guests=True),
+            write("PUT", item, self.put),
             Route("GET", of_room, self.get, guests=True),
-            Route("PUT", of_room, self.put, limit=Limit.WRITES, guests=True),
+            write("PUT", of_room, self.put),
             Route("GET", tags, self.tags, guests=True),
-            Route("PUT", tag, self.put_tag, limit=Limit.WRITES, guests=True),
-            Route("DELETE", tag, self.delete_tag, limit=Limit.WRITES, guests=True),
+            write("PUT", tag, self.put_tag),
+            write("DELETE", tag, self.delete_tag),
         ]
 
     async def get(self, request: Request) -> JsonObject:

@@ -51,8 +51,8 @@ class DevicesApi:
             Route("GET", v3("/devices"), self.all, guests=True),
             Route("GET", one, self.get, guests=True),
             Route("PUT", one, self.rename, limit=Limit.WRITES, guests=True),
-            Route("DELETE", one, self.delete),
-            Route("POST", v3("/delete_devices"), self.delete_many),
+            Route("DELETE", one, self.delete, suspended=True),
+            Route("POST", v3("/delete_devices"), self.delete_many, suspended=True),
         ]
 
     async def all(self, request: Request) -> JsonObject:

@@ -14,7 +14,7 @@ from federation.events.canonical_json import JsonObject
 from federation.events.ids import DeviceId, UserId
 from homeserver.api.accounts.accounts import logged_in
 from homeserver.api.http.request import Request
-from homeserver.api.http.routes import Auth, Route, v3
+from homeserver.api.http.routes import Auth, Handler, Route, v3
 from homeserver.errors import bad_json, missing_param
 from homeserver.rules.accounts.login_flows import PASSWORD, claimed_user, login_flows
 from homeserver.rules.accounts.rate_limits import Limit
@@ -52,11 +52,15 @@ class LoginsApi:
 
     def routes(self) -> list[Route]:
         """Returns the routes of this part."""
+
+        def ending(path: str, handler: Handler) -> Route:
+            return Route("POST", v3(path), handler, guests=True, suspended=True, locked=True)
+
         return [
             Route("GET", v3("/login"), self.flows, Auth.NONE),
             Route("POST", v3("/login"), self.log_in, Auth.NONE, Limit.LOGIN),
-            Route("POST", v3("/logout"), self.log_out, guests=True),
-            Route("POST", v3("/logout/all"), self.log_out_everywhere, guests=True),
+            ending("/logout", self.log_out),
+            ending("/logout/all", self.log_out_everywhere),
         ]
 
     async def flows(self, _request: Request) -> JsonObject:

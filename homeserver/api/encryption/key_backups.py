@@ -31,20 +31,20 @@ class KeyBackupsApi:
         """Returns the routes of this part."""
         writes = Limit.WRITES
         return [
-            Route("POST", v3("/room_keys/version"), self.create, limit=writes),
+            Route("POST", v3("/room_keys/version"), self.create, limit=writes, suspended=True),
             Route("GET", v3("/room_keys/version"), self.current),
             Route("GET", _VERSION, self.info),
-            Route("PUT", _VERSION, self.update, limit=writes),
-            Route("DELETE", _VERSION, self.delete, limit=writes),
-            Route("PUT", _KEYS, self.store_keys, limit=writes),
-            Route("PUT", _ROOM, self.store_room, limit=writes),
-            Route("PUT", _SESSION, self.store_key, limit=writes),
+            Route("PUT", _VERSION, self.update, limit=writes, suspended=True),
+            Route("DELETE", _VERSION, self.delete, limit=writes, suspended=True),
+            Route("PUT", _KEYS, self.store_keys, limit=writes, suspended=True),
+            Route("PUT", _ROOM, self.store_room, limit=writes, suspended=True),
+            Route("PUT", _SESSION, self.store_key, limit=writes, suspended=True),
             Route("GET", _KEYS, self.all_keys),
             Route("GET", _ROOM, self.room_keys),
             Route("GET", _SESSION, self.key),
-            Route("DELETE", _KEYS, self.delete_keys, limit=writes),
-            Route("DELETE", _ROOM, self.delete_keys, limit=writes),
-            Route("DELETE", _SESSION, self.delete_keys, limit=writes),
+            Route("DELETE", _KEYS, self.delete_keys, limit=writes, suspended=True),
+            Route("DELETE", _ROOM, self.delete_keys, limit=writes, suspended=True),
+            Route("DELETE", _SESSION, self.delete_keys, limit=writes, suspended=True),
         ]
 
     async def create(self, request: Request) -> JsonObject:

@@ -42,19 +42,43 @@ class KeysApi:
     def routes(self) -> list[Route]:
         """Returns the routes of this part."""
         return [
-            Route("POST", v3("/keys/upload"), self.upload, limit=Limit.WRITES, guests=True),
-            Route("POST", v3("/keys/query"), self.query, guests=True),
-            Route("POST", v3("/keys/claim"), self.claim, limit=Limit.WRITES, guests=True),
+            Route(
+                "POST",
+                v3("/keys/upload"),
+                self.upload,
+                limit=Limit.WRITES,
+                guests=True,
+                suspended=True,
+            ),
+            Route("POST", v3("/keys/query"), self.query, guests=True, suspended=True),
+            Route(
+                "POST",
+                v3("/keys/claim"),
+                self.claim,
+                limit=Limit.WRITES,
+                guests=True,
+                suspended=True,
+            ),
             Route("GET", v3("/keys/changes"), self.changes, guests=True),
-            Route("POST", v3("/keys/device_signing/upload"), self.upload_cross_signing),
+            Route(
+                "POST",
+                v3("/keys/device_signing/upload"),
+                self.upload_cross_signing,
+                suspended=True,
+            ),
             # where clients send it that go by the unstable feature in /versions
             Route(
                 "POST",
                 "/_matrix/client/unstable/keys/device_signing/upload",
                 self.upload_cross_signing,
+                suspended=True,
             ),
             Route(
-                "POST", v3("/keys/signatures/upload"), self.upload_signatures, limit=Limit.WRITES
+                "POST",
+                v3("/keys/signatures/upload"),
+                self.upload_signatures,
+                limit=Limit.WRITES,
+                suspended=True,
             ),
         ]
 

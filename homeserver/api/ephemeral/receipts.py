@@ -24,8 +24,10 @@ class ReceiptsApi:
         one = v3("/rooms/{roomId}/receipt/{receiptType}/{eventId}")
         markers = v3("/rooms/{roomId}/read_markers")
         return [
-            Route("POST", one, self.send, limit=Limit.WRITES, guests=True),
-            Route("POST", markers, self.set_markers, limit=Limit.WRITES, guests=True),
+            Route("POST", one, self.send, limit=Limit.WRITES, guests=True, suspended=True),
+            Route(
+                "POST", markers, self.set_markers, limit=Limit.WRITES, guests=True, suspended=True
+            ),
         ]
 
     async def send(self, request: Request) -> JsonObject:

@@ -42,7 +42,7 @@ from homeserver.api.http.request import Request
 from homeserver.api.http.response import JSON_TYPE, RawJson, Response, Result, Stream, to_json
 from homeserver.api.http.router import Match, Router
 from homeserver.api.http.routes import Auth, Route
-from homeserver.errors import invalid_param, unavailable
+from homeserver.errors import invalid_param, unavailable, user_locked, user_suspended
 from homeserver.metrics import ServerMetrics
 from homeserver.services.accounts.rate_limits import RateLimiter
 from homeserver.services.accounts.requester import Requester
@@ -155,7 +155,10 @@ class HttpApp:
             lapsed_token=lapsed_token,
         )
         with caused_by(_cause(requester, address)):
-            return await route.handler(request)
+            result = await route.handler(request)
+        if route.waits:
+            await self._authenticate(access_token(http, raw_query), route)
+        return result
 
     async def _authenticate(self, token: str | None, route: Route) -> Requester | None:
         if token is None:
@@ -168,8 +171,7 @@ class HttpApp:
             if route.lapsed and error.errcode == "M_UNKNOWN_TOKEN":
                 return None
             raise
-        if requester.is_guest and not route.guests:
-            raise MatrixError(403, "M_GUEST_ACCESS_FORBIDDEN", "Guests can't do this")
+        _check_standing(requester, route)
         return requester
 
     async def _stream(self, http: web.BaseRequest, result: Stream, path: str) -> web.StreamResponse:
@@ -260,6 +262,17 @@ class HttpApp:
             _access.info(
                 "%s %s %s %d %.1f ms", http.remote, http.method, path, status, seconds * 1000
             )
+
+
+def _check_standing(requester: Requester, route: Route) -> None:
+    """Raises 401 M_USER_LOCKED, 403 M_GUEST_ACCESS_FORBIDDEN or 403 M_USER_SUSPENDED where a route
+    isn't open to such a user."""
+    if requester.is_locked and not route.locked:
+        raise user_locked()
+    if requester.is_guest and not route.guests:
+        raise MatrixError(403, "M_GUEST_ACCESS_FORBIDDEN", "Guests can't do this")
+    if requester.is_suspended and not route.is_open_to_suspended:
+        raise user_suspended()
 
 
 def _cause(requester: Requester | None, address: str) -> Cause:

@@ -66,8 +66,10 @@ class Auth(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One operation. `guests` says that a guest's token is enough; `lapsed` that a token without a
-    holder reaches the handler (`Request.lapsed_token`); `body_bytes` bounds the body."""
+    """One operation. `guests` says that a guest's token is enough; `suspended` that it is open to
+    suspended users, as every GET is; `locked` likewise for locked ones. `lapsed`: a token without a
+    holder reaches the handler (`Request.lapsed_token`). `waits`: the answer may take long, so the
+    token is checked again before it is sent. `body_bytes` bounds the body."""
 
     method: str
     template: str
@@ -75,8 +77,16 @@ class Route:
     auth: Auth = Auth.USER
     limit: Limit | None = None
     guests: bool = False
+    suspended: bool = False
+    locked: bool = False
     lapsed: bool = False
+    waits: bool = False
     body_bytes: int = limits.CLIENT_BODY_BYTES
+
+    @property
+    def is_open_to_suspended(self) -> bool:
+        """Returns whether suspended users may use it: they may read everything that they could."""
+        return self.suspended or self.method == "GET"
 
 
 def v3(path: str) -> str:

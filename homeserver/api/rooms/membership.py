@@ -20,7 +20,7 @@ from federation.events.canonical_json import JsonObject
 from federation.events.ids import RoomId, ServerName, UserId
 from homeserver.api.http.json_body import check_canonical
 from homeserver.api.http.request import Request, convert
-from homeserver.api.http.routes import Route, v3
+from homeserver.api.http.routes import Auth, Route, v3
 from homeserver.rules.accounts.rate_limits import Limit
 from homeserver.services.accounts.requester import Requester
 from homeserver.services.rooms.directory import parse_room
@@ -45,16 +45,17 @@ class MembershipApi:
     def routes(self) -> Sequence[Route]:
         """Returns the routes of this module."""
 
-        def of_room(name: str, handler: Any, limit: Limit, *, guests: bool = False) -> Route:
-            return Route(
-                "POST", v3(f"/rooms/{{roomId}}/{name}"), handler, limit=limit, guests=guests
-            )
+        def of_room(
+            name: str, handler: Any, limit: Limit, *, guests: bool = False, suspended: bool = False
+        ) -> Route:
+            path = v3(f"/rooms/{{roomId}}/{name}")
+            return Route("POST", path, handler, Auth.USER, limit, guests, suspended)
 
         return [
             of_room("join", self.join_room, Limit.JOINS, guests=True),
             of_room("invite", self.invite, Limit.INVITES),
-            of_room("leave", self.leave, Limit.WRITES, guests=True),
-            of_room("forget", self.forget, Limit.WRITES, guests=True),
+            of_room("leave", self.leave, Limit.WRITES, guests=True, suspended=True),
+            of_room("forget", self.forget, Limit.WRITES, guests=True, suspended=True),
             of_room("kick", self.kick, Limit.WRITES),
             of_room("ban", self.ban, Limit.WRITES),
             of_room("unban", self.unban, Limit.WRITES),

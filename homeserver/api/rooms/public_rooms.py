@@ -39,7 +39,7 @@ class PublicRoomsApi:
         path = v3("/publicRooms")
         return [
             Route("GET", path, self.all, Auth.NONE, Limit.READS),
-            Route("POST", path, self.search, limit=Limit.READS, guests=True),
+            Route("POST", path, self.search, limit=Limit.READS, guests=True, suspended=True),
         ]
 
     async def all(self, request: Request) -> JsonObject:

@@ -27,7 +27,8 @@ class UserDirectoryApi:
 
     def routes(self) -> list[Route]:
         """Returns the routes of this part."""
-        return [Route("POST", v3("/user_directory/search"), self.search, limit=Limit.READS)]
+        path = v3("/user_directory/search")
+        return [Route("POST", path, self.search, limit=Limit.READS, suspended=True)]
 
     async def search(self, request: Request) -> JsonObject:
         """POST /user_directory/search"""

@@ -24,7 +24,7 @@ class FiltersApi:
         """Returns the routes of this part."""
         every, one = v3("/user/{userId}/filter"), v3("/user/{userId}/filter/{filterId}")
         return [
-            Route("POST", every, self.create, limit=Limit.WRITES, guests=True),
+            Route("POST", every, self.create, limit=Limit.WRITES, guests=True, suspended=True),
             Route("GET", one, self.get, guests=True),
         ]
 

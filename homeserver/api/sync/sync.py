@@ -28,7 +28,7 @@ class SyncApi:
 
     def routes(self) -> list[Route]:
         """Returns the routes of this module."""
-        return [Route("GET", v3("/sync"), self.sync, guests=True)]
+        return [Route("GET", v3("/sync"), self.sync, guests=True, waits=True)]
 
     async def sync(self, request: Request) -> RawJson:
         """GET /sync. `set_presence` is accepted, and has no effect yet."""

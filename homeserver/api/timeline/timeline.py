@@ -37,6 +37,7 @@ class TimelineApi:
                 v3("/rooms/{roomId}/redact/{eventId}/{txnId}"),
                 self.redact,
                 limit=Limit.MESSAGES,
+                suspended=True,
             ),
         ]
 
@@ -46,7 +47,7 @@ class TimelineApi:
         return {"event_id": await self._timeline.send(asked)}
 
     async def redact(self, request: Request) -> JsonObject:
-        """Redacts an event; {"event_id"} of the redaction."""
+        """Redacts an event, a suspended user's own alone; {"event_id"} of the redaction."""
         asked = _asked(request, event_types.REDACTION, await request.canonical())
         asked.content.pop("redacts", None)
         return {"event_id": await self._timeline.redact(asked, request.params["eventId"])}
@@ -61,4 +62,5 @@ def _asked(request: Request, event_type: str, content: JsonObject) -> SendReques
         event_type,
         content,
         params["txnId"],
+        is_suspended=requester.is_suspended,
     )

@@ -40,6 +40,7 @@ class AccountServices:
     uia: Uia
     profiles: Profiles
     seen: SeenDevices
+    removal: DeviceRemoval
     resolve: Callable[[str], UserId | None]
     """Returns the user that a name typed at log-in means."""
 
@@ -102,6 +103,7 @@ def make_accounts(
             fetch_remote=hooks.fetch_profile,
         ),
         seen=SeenDevices(database, clock),
+        removal=removal,
         resolve=resolve,
     )
 

@@ -46,7 +46,8 @@ from homeserver.storage.encryption import key_backups
 
 class Registration(NamedTuple):
     """The parameters of a registration. `localpart` None: the server picks one. `token` is a
-    registration token, to be used up. `inhibit_login` makes no device."""
+    registration token, to be used up. `inhibit_login` makes no device. `display_name` None: the
+    localpart."""
 
     localpart: str | None
     password: str | None
@@ -54,6 +55,8 @@ class Registration(NamedTuple):
     token: str | None = None
     inhibit_login: bool = False
     is_guest: bool = False
+    is_admin: bool = False
+    display_name: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +108,8 @@ class Accounts:
             user_id=user_id,
             password_hash=password_hash,
             is_guest=wanted.is_guest,
-            display_name=orjson.dumps(user_id[1:].partition(":")[0]),
+            is_admin=wanted.is_admin,
+            display_name=orjson.dumps(wanted.display_name or user_id[1:].partition(":")[0]),
             created_ms=self._parts.clock.now_ms(),
             device_id=None if wanted.inhibit_login else device_id,
             device_name=wanted.device.display_name,
@@ -184,11 +188,7 @@ class Accounts:
         user_id = requester.user_id
 
         async def work(connection: Connection) -> Sequence[Entry]:
-            await accounts.deactivate(connection, user_id, erase=erase, token_id=requester.token_id)
-            await profiles.delete_all(connection, user_id)
-            await key_backups.delete_all(connection, user_id)
-            if erase:
-                await account_data.delete_all(connection, user_id)
+            await end_account(connection, user_id, erase=erase, token_id=requester.token_id)
             return ()
 
         await self._parts.removal.remove(user_id, None, first=work)
@@ -237,6 +237,19 @@ class Accounts:
 
     def _random_localpart(self) -> str:
         return b32encode(self._parts.random_bytes(10)).decode().lower()
+
+
+async def end_account(
+    connection: Connection, user_id: UserId, *, erase: bool, token_id: int | None = None
+) -> bool:
+    """Ends an account in the database: all but its devices, which also other users are told of.
+    Returns False if it was ended already."""
+    is_ended = await accounts.deactivate(connection, user_id, erase=erase, token_id=token_id)
+    await profiles.delete_all(connection, user_id)
+    await key_backups.delete_all(connection, user_id)
+    if erase:
+        await account_data.delete_all(connection, user_id)
+    return is_ended
 
 
 def resolve_user(username: str, server_name: ServerName) -> UserId | None:

@@ -4,6 +4,7 @@ Rules:
 1. A log-in gives a device a new access token and ends the device's former ones; a new device is
    announced to all users who share a room with its user.
 2. A wrong password, an unknown user and a deactivated one give the same error after the same time.
+   Only the right password reveals that an account is locked.
 3. The HTTP layer limits attempts by address. Failures are also limited here by account, so that one
    account can't be tried from many addresses. That limit doesn't apply to addresses where a device
    of the account was last seen: strangers can't lock its owner out.
@@ -24,7 +25,7 @@ from federation.ports import Clock
 from homeserver import limits
 from homeserver.engine.entries import DeviceListEntry, Entry, Unit
 from homeserver.engine.log.committer import Committer
-from homeserver.errors import forbidden, invalid_param
+from homeserver.errors import forbidden, invalid_param, user_locked
 from homeserver.rules.accounts.rate_limits import Limit
 from homeserver.services.accounts.device_removal import DeviceRemoval
 from homeserver.services.accounts.passwords import Passwords
@@ -95,7 +96,7 @@ class Logins:
 
     async def log_in(self, user_id: UserId | None, password: str, device: NewDevice) -> LoggedIn:
         """Logs in by password; `user_id` None is a name that can't be a local user's. Raises 403
-        M_FORBIDDEN, 429, or 400 M_INVALID_PARAM for the device."""
+        M_FORBIDDEN, 401 M_USER_LOCKED, 429, or 400 M_INVALID_PARAM for the device."""
         device.check()
         is_stranger = user_id is not None and not await self._devices.is_seen_at(
             user_id, device.address
@@ -144,6 +145,8 @@ class Logins:
             return None
         assert user_id is not None, "only an account's hash can fit"
         assert former is not None, "only an account's hash can fit"
+        if account is not None and account.is_locked:
+            raise user_locked()
         if not self._parts.passwords.is_outdated(former):
             return former
         renewed = await self._parts.passwords.hash(password)

@@ -15,3 +15,6 @@ class Requester:
     device_id: DeviceId
     token_id: int
     is_guest: bool = False
+    is_locked: bool = False
+    is_suspended: bool = False
+    is_admin: bool = False

@@ -51,7 +51,15 @@ class Tokens:
         owner = await self._tokens.load(digest)
         if owner is None:
             raise unknown_token()
-        found = Requester(owner.user_id, owner.device_id, owner.token_id, owner.is_guest)
+        found = Requester(
+            owner.user_id,
+            owner.device_id,
+            owner.token_id,
+            is_guest=owner.is_guest,
+            is_locked=owner.is_locked,
+            is_suspended=owner.is_suspended,
+            is_admin=owner.is_admin,
+        )
         if generation == self._generation:
             self._remember(digest, found)
         return found
@@ -65,6 +73,12 @@ class Tokens:
             if device_ids is None or requester.device_id in device_ids:
                 self._known.pop(digest)
                 self._unlist(digest, requester)
+
+    def forget_all(self) -> None:
+        """Drops all tokens from memory: what happened to them may have been missed."""
+        self._generation += 1
+        self._known.clear()
+        self._of_user.clear()
 
     def _remember(self, digest: bytes, requester: Requester) -> None:
         self._known.put(digest, requester)

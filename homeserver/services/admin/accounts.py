@@ -2,7 +2,7 @@
 
 Rules:
 1. Everything is read from and written to the database alone, so that it works beside a running
-   server, which sees it at once, and without one.
+   server, which sees it at once (`account_watch`), and without one.
 2. A new password leaves the user's devices logged in: their sessions are ended by the user, who
    then knows which device is whose.
 3. Errors are those of the same operations over HTTP (`MatrixError`).
@@ -28,11 +28,12 @@ from federation.events.ids import (
 from federation.ports import Clock
 from homeserver import limits
 from homeserver.errors import invalid_param, not_found
-from homeserver.services.accounts.accounts import in_use, resolve_user
+from homeserver.services.accounts.accounts import end_account, in_use, resolve_user
 from homeserver.services.accounts.passwords import Passwords
 from homeserver.storage.accounts import accounts
 from homeserver.storage.accounts.accounts import AccountRow, AccountTable, NewAccount
 from homeserver.storage.accounts.devices import DeviceRow, DeviceTable
+from homeserver.storage.accounts.moderation import AccountMark, ModerationTable, announce
 from homeserver.storage.accounts.registration_tokens import (
     RegistrationTokenRow,
     RegistrationTokenTable,
@@ -64,7 +65,7 @@ class AccountAdministration:
         self._database, self._server_name, self._passwords = database, server_name, passwords
         self._clock, self._random_bytes = clock, random_bytes
         self._accounts, self._devices = AccountTable(database), DeviceTable(database)
-        self._tokens = RegistrationTokenTable(database)
+        self._tokens, self._moderation = RegistrationTokenTable(database), ModerationTable(database)
 
     async def add(self, localpart: str, password: str) -> UserId:
         """Creates an account. Raises 400 M_INVALID_USERNAME, M_USER_IN_USE, M_INVALID_PARAM."""
@@ -110,6 +111,24 @@ class AccountAdministration:
         password_hash = await self._passwords.hash(password)
         if not await self._accounts.change_password(account.user_id, password_hash):
             raise not_found(f"{account.user_id} is deactivated")
+        return account.user_id
+
+    async def mark(self, name: str, mark: AccountMark, *, value: bool) -> UserId:
+        """Locks or suspends a user, or makes them an administrator; or ends that. Raises 404
+        M_NOT_FOUND, also for a deactivated account."""
+        account = await self._existing(name)
+        if not await self._moderation.set(account.user_id, mark, value):
+            raise not_found(f"{account.user_id} is deactivated")
+        return account.user_id
+
+    async def deactivate(self, name: str, *, erase: bool) -> UserId:
+        """Ends an account permanently; the running server, or the next start, removes its devices
+        and makes it leave its rooms. Raises 404 M_NOT_FOUND, also for a deactivated account."""
+        account = await self._existing(name)
+        async with self._database.transaction() as connection:
+            if not await end_account(connection, account.user_id, erase=erase):
+                raise not_found(f"{account.user_id} is deactivated")
+            await announce(connection, account.user_id)
         return account.user_id
 
     async def add_token(

@@ -38,7 +38,8 @@ from homeserver.services.rooms.room_access import (
 
 @dataclass(frozen=True, slots=True)
 class SendRequest:
-    """The parameters of a send: the event, its sender and the transaction ID."""
+    """The parameters of a send: the event, its sender and the transaction ID. A suspended user
+    redacts their own events alone."""
 
     user_id: UserId
     device_id: DeviceId
@@ -46,6 +47,7 @@ class SendRequest:
     type: str
     content: JsonObject
     transaction_id: str
+    is_suspended: bool = False
 
 
 class Timeline:
@@ -106,6 +108,8 @@ class Timeline:
             known = None
         if known is not None and known.event.sender == request.user_id:
             return
+        if request.is_suspended:
+            raise errors.user_suspended()
         state = await self._rooms.state_events(
             room.view.state, [event_types.CREATE_KEY, event_types.POWER_LEVELS_KEY]
         )

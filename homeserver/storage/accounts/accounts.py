@@ -22,6 +22,7 @@ class Account(msgspec.Struct, frozen=True):
     password_hash: str | None
     is_guest: bool
     is_deactivated: bool
+    is_locked: bool
 
 
 class AccountRow(msgspec.Struct, frozen=True):
@@ -33,6 +34,9 @@ class AccountRow(msgspec.Struct, frozen=True):
     is_deactivated: bool
     rooms: int
     """How many rooms the user is joined to."""
+    is_locked: bool
+    is_suspended: bool
+    is_admin: bool
 
 
 class NewAccount(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,6 +45,7 @@ class NewAccount(msgspec.Struct, frozen=True, kw_only=True):
     user_id: UserId
     password_hash: str | None
     is_guest: bool
+    is_admin: bool = False
     display_name: bytes  # JSON
     created_ms: int
     device_id: DeviceId | None
@@ -51,12 +56,13 @@ class NewAccount(msgspec.Struct, frozen=True, kw_only=True):
 
 _ROW = (
     "SELECT a.user_id, a.created_ms, a.is_guest, a.is_deactivated, (SELECT count(*)"
-    " FROM memberships m WHERE m.user_id = a.user_id AND m.membership = 'join') FROM accounts a"
+    " FROM memberships m WHERE m.user_id = a.user_id AND m.membership = 'join'),"
+    " a.is_locked, a.is_suspended, a.is_admin FROM accounts a"
 )
 _CREATE = """
 WITH account AS (
-    INSERT INTO accounts (user_id, password_hash, is_guest, created_ms) VALUES ($1, $2, $3, $4)
-    ON CONFLICT (user_id) DO NOTHING RETURNING user_id
+    INSERT INTO accounts (user_id, password_hash, is_guest, created_ms, is_admin)
+    VALUES ($1, $2, $3, $4, $10) ON CONFLICT (user_id) DO NOTHING RETURNING user_id
 ), profile AS (
     INSERT INTO profiles (user_id, key, value) SELECT user_id, 'displayname', $5 FROM account
 ), device AS (
@@ -85,6 +91,7 @@ async def create(connection: Connection, new: NewAccount) -> bool:
         new.device_name,
         new.token_hash,
         new.address,
+        new.is_admin,
     )
     return bool(created)
 
@@ -146,7 +153,8 @@ class AccountTable:
     async def load(self, user_id: UserId) -> Account | None:
         """Returns the account of a user, None if there is none."""
         row = await self._database.fetchrow(
-            "SELECT password_hash, is_guest, is_deactivated FROM accounts WHERE user_id = $1",
+            "SELECT password_hash, is_guest, is_deactivated, is_locked"
+            " FROM accounts WHERE user_id = $1",
             user_id,
         )
         return None if row is None else Account(user_id, *row)

@@ -15,6 +15,9 @@ class TokenOwner(msgspec.Struct, frozen=True):
     user_id: UserId
     device_id: DeviceId
     is_guest: bool
+    is_locked: bool
+    is_suspended: bool
+    is_admin: bool
 
 
 class Login(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,7 +81,7 @@ class AccessTokenTable:
         """Returns the holder of a token, by its hash; None if there is none, or if the account is
         deactivated."""
         row = await self._database.fetchrow(
-            "SELECT token_id, user_id, device_id, is_guest"
+            "SELECT token_id, user_id, device_id, is_guest, is_locked, is_suspended, is_admin"
             " FROM access_tokens JOIN accounts USING (user_id)"
             " WHERE hash = $1 AND NOT is_deactivated",
             token_hash,

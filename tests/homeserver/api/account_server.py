@@ -24,6 +24,7 @@ from homeserver.app.domains.accounts import (
     account_routes,
     make_accounts,
 )
+from homeserver.app.domains.admin import admin_routes, make_admin
 from homeserver.app.engine import Engine, make_engine
 from homeserver.app.routes import server_info_routes
 from homeserver.clock import SystemClock
@@ -108,6 +109,7 @@ class AccountServer:
     metrics: ServerMetrics
     session: aiohttp.ClientSession
     watched: Watched
+    supervisor: Supervisor
 
     @property
     def committer(self) -> Committer:
@@ -183,8 +185,15 @@ async def account_server(
         limiter=limiter,
         shared_tokens=config.registration.tokens,
     )
-    server = AccountServer("", database, engine, services, metrics, session, watched)
-    parts = [*account_routes(services, config), server_info_routes(config), routes()]
+    admin = make_admin(engine, database, services, watched.hooks, config)
+    supervisor.spawn("accounts", admin.watch.run)
+    server = AccountServer("", database, engine, services, metrics, session, watched, supervisor)
+    parts = [
+        *account_routes(services, config),
+        *admin_routes(admin, config),
+        server_info_routes(config),
+        routes(),
+    ]
     edge = HttpApp(
         table(parts),
         federation=federation,

@@ -59,6 +59,32 @@ def test_users_are_added_listed_and_shown(operator: Operator) -> None:
     assert "has the new password" in operator.says("user", "reset-password", "anna", typed="x\n")
 
 
+def test_users_are_marked_and_unmarked(operator: Operator) -> None:
+    operator.says("user", "add", "anna", typed="secret\n")
+    for command, key, word in (
+        ("lock", "locked", "locked"),
+        ("suspend", "suspended", "suspended"),
+        ("set-admin", "admin", "administrator"),
+    ):
+        assert "@anna:hs1" in operator.says("user", command, "anna")
+        assert operator.json("user", "show", "anna")[0][key] is True
+        assert f"({word})" in operator.says("user", "list")
+        undo = "unset-admin" if command == "set-admin" else f"un{command}"
+        assert operator.json("user", undo, "@anna:hs1") == [{"user_id": "@anna:hs1"}]
+        assert operator.json("user", "show", "anna")[0][key] is False
+
+
+def test_a_deactivated_user_is_nobody_any_more(operator: Operator) -> None:
+    operator.says("user", "add", "anna", typed="secret\n")
+    assert operator.says("user", "deactivate", "--erase", "anna") == "@anna:hs1 is deactivated.\n"
+    assert operator.json("user", "show", "anna")[0]["deactivated"] is True
+    for command in ("deactivate", "lock", "set-admin"):
+        result = operator.run("user", command, "anna")
+        assert result.exit_code == 1
+        assert "@anna:hs1 is deactivated" in result.output
+    assert "taken" in operator.run("user", "add", "anna", typed="x\n").output
+
+
 def test_tokens_are_added_listed_and_revoked(operator: Operator) -> None:
     made = operator.says("token", "add", "--uses", "3", "--days", "2").strip()
     assert operator.says("token", "add", "come-in") == "come-in\n"
@@ -77,6 +103,8 @@ def test_tokens_are_added_listed_and_revoked(operator: Operator) -> None:
         (("user", "add", "Anna"), "Not a valid user name"),
         (("user", "show", "nobody"), "there is no user nobody"),
         (("user", "reset-password", "nobody"), "there is no user nobody"),
+        (("user", "suspend", "nobody"), "there is no user nobody"),
+        (("user", "deactivate", "@anna:hs2"), "there is no user @anna:hs2"),
         (("token", "revoke", "nothing"), "there is no such token"),
         (("token", "add", "a b"), "a registration token has 1 to 64"),
         (("token", "add", "--uses", "0"), "0 is not in the range"),

@@ -148,6 +148,17 @@ BODIES: dict[str, dict[str, Any]] = {
     "PUT /room_keys/keys/{roomId}": {"sessions": {"AAAA": _BACKED_UP}},
     "PUT /room_keys/keys/{roomId}/{sessionId}": _BACKED_UP,
     "POST /user_directory/search": {"search_term": "x", "limit": 1},
+    "POST /_synapse/admin/v1/register": {
+        "nonce": "00",
+        "username": "{fresh}",
+        "password": "p",
+        "mac": "00",
+        "admin": False,
+        "displayname": "N",
+        "user_type": None,
+    },
+    "PUT /admin/lock/{userId}": {"locked": True},
+    "PUT /admin/suspend/{userId}": {"suspended": True},
     "PUT /sendToDevice/{eventType}/{txnId}": {"messages": {"{other}": {"*": {"a": 1}}}},
     "POST /rooms/{roomId}/receipt/{receiptType}/{eventId}": {"thread_id": "main"},
     "POST /rooms/{roomId}/read_markers": {

@@ -210,7 +210,12 @@ async def running(
                     "tls_key_path": str(folder / "key.pem"),
                 },
             ],
-            "registration": {"enabled": True, "verification": "none", "guests": True},
+            "registration": {
+                "enabled": True,
+                "verification": "none",
+                "guests": True,
+                "shared_secret": "a secret of programs",
+            },
             "rate_limits": {"enabled": False},
             **more,
         }

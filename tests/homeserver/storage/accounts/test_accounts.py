@@ -34,7 +34,9 @@ async def test_an_account_comes_with_its_profile_device_and_token(
 ) -> None:
     assert await table.load(ALICE) is None
     assert await create(database, new_account(ALICE))
-    assert await table.load(ALICE) == Account(ALICE, "hash", is_guest=False, is_deactivated=False)
+    assert await table.load(ALICE) == Account(
+        ALICE, "hash", is_guest=False, is_deactivated=False, is_locked=False
+    )
     assert await ProfileTable(database).load(ALICE) == {"displayname": b'"name"'}
     assert await DeviceTable(database).load_all(ALICE) == [DeviceRow(PHONE, "a phone", 5, "::1")]
     owner = await AccessTokenTable(database).load(ALICE.encode())
@@ -90,8 +92,12 @@ async def test_a_guest_is_upgraded_once(database: Database, table: AccountTable)
         assert await accounts.upgrade_guest(connection, ALICE, "first")
         assert not await accounts.upgrade_guest(connection, ALICE, "second")
         assert not await accounts.upgrade_guest(connection, BOB, "stolen")
-    assert await table.load(ALICE) == Account(ALICE, "first", is_guest=False, is_deactivated=False)
-    assert await table.load(BOB) == Account(BOB, "hash", is_guest=False, is_deactivated=False)
+    assert await table.load(ALICE) == Account(
+        ALICE, "first", is_guest=False, is_deactivated=False, is_locked=False
+    )
+    assert await table.load(BOB) == Account(
+        BOB, "hash", is_guest=False, is_deactivated=False, is_locked=False
+    )
 
 
 async def test_an_ended_guest_is_not_upgraded(database: Database) -> None:
@@ -106,8 +112,12 @@ async def test_an_account_ends_once_and_alone(database: Database, table: Account
     assert await deactivate(database, ALICE)
     assert not await deactivate(database, ALICE)
     assert not await deactivate(database, CAROL), "there is no such account"
-    assert await table.load(ALICE) == Account(ALICE, None, is_guest=False, is_deactivated=True)
-    assert await table.load(BOB) == Account(BOB, "hash", is_guest=False, is_deactivated=False)
+    assert await table.load(ALICE) == Account(
+        ALICE, None, is_guest=False, is_deactivated=True, is_locked=False
+    )
+    assert await table.load(BOB) == Account(
+        BOB, "hash", is_guest=False, is_deactivated=False, is_locked=False
+    )
 
 
 async def test_departures_wait_in_order_until_each_is_done(
