@@ -19,7 +19,6 @@ from __future__ import annotations
 import os
 import tomllib
 from collections.abc import Mapping, Sequence
-from email.utils import parseaddr
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,7 +30,8 @@ from federation.ports import FederationSettings
 from homeserver import limits
 from homeserver.config_media import MediaSettings, media_problems
 from homeserver.config_values import convert_table, override
-from homeserver.rules.identity.email_addresses import InvalidEmail, parse_email
+from homeserver.rules.accounts.terms import Policy, policy_problems
+from homeserver.rules.identity.email_settings import EmailSettings, email_problems
 
 
 class ConfigInvalid(Exception):
@@ -74,11 +74,13 @@ class Listener(msgspec.Struct, frozen=True, kw_only=True):
 
 class RegistrationSettings(msgspec.Struct, frozen=True, kw_only=True):
     """`[registration]`: the users who may register. "token" requires a registration token: one of
-    `tokens`, which any number of people may use, or one that was created with a limit. Programs
-    that know `shared_secret` register users by `/_synapse/admin/v1/register`, if it is given."""
+    `tokens`, which any number of people may use, or one that was created with a limit. `email` says
+    whether an e-mail address must be confirmed. Programs that know `shared_secret`, if it is
+    given, register users by `/_synapse/admin/v1/register`."""
 
     enabled: bool = False
     verification: Literal["none", "token"] = "token"
+    email: Literal["none", "optional", "required"] = "none"
     guests: bool = False
     tokens: tuple[str, ...] = ()
     shared_secret: str = ""
@@ -106,6 +108,9 @@ class RateLimitSettings(msgspec.Struct, frozen=True, kw_only=True):
     remote_invites: RateSettings = RateSettings(per_second=1, burst=50)
     remote_invites_of_user: RateSettings = RateSettings(per_second=0.02, burst=10)
     rooms: RateSettings = RateSettings(per_second=0.2, burst=10)
+    pages: RateSettings = RateSettings(per_second=1, burst=50)
+    validations: RateSettings = RateSettings(per_second=0.05, burst=20)
+    validations_of_email: RateSettings = RateSettings(per_second=0.005, burst=5)
     writes: RateSettings = RateSettings(per_second=10, burst=100)
     reads: RateSettings = RateSettings(per_second=5, burst=50)
     uploads: RateSettings = RateSettings(per_second=2, burst=50)
@@ -149,23 +154,6 @@ class MetricsSettings(msgspec.Struct, frozen=True, kw_only=True):
     address: str = ""
 
 
-class EmailSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """`[email]`: the mail server, if `host` is given, and who the mails are from: `address` or
-    `Name <address>`. `password_path` is a file with the password alone. Templates in the folder
-    `templates_path` stand for those of the same name here; authorities in `ca_path` are trusted
-    beside the system's."""
-
-    host: str = ""
-    port: int = 587
-    tls: Literal["starttls", "tls", "none"] = "starttls"
-    user: str = ""
-    password: str = ""
-    password_path: str = ""
-    sender: str = ""
-    templates_path: str = ""
-    ca_path: str = ""
-
-
 class Config(msgspec.Struct, frozen=True, kw_only=True):
     """The whole configuration; paths are absolute."""
 
@@ -184,6 +172,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     log: LogSettings = LogSettings()
     metrics: MetricsSettings = MetricsSettings()
     email: EmailSettings = EmailSettings()
+    terms: tuple[Policy, ...] = ()
 
     @property
     def media_folder(self) -> Path:
@@ -249,13 +238,14 @@ def _value_problems(config: Config) -> list[str]:
     url = config.database.url
     if url != "embedded" and not url.startswith(("postgresql://", "postgres://")):
         problems.append('database.url must be "embedded" or begin with postgresql://')
-    problems += media_problems(config.media)
-    return (
-        problems
-        + _listener_problems(config)
-        + _rate_problems(config)
-        + _email_problems(config.email)
-    )
+    return [
+        *problems,
+        *media_problems(config.media),
+        *_listener_problems(config),
+        *_rate_problems(config),
+        *email_problems(config.email, config.public_baseurl, config.registration.email),
+        *policy_problems(config.terms),
+    ]
 
 
 def _listener_problems(config: Config) -> list[str]:
@@ -283,23 +273,6 @@ def _rate_problems(config: Config) -> list[str]:
         for name, rate in config.rate_limits.rates().items()
         if rate.per_second <= 0 or rate.burst < 1
     ]
-
-
-def _email_problems(email: EmailSettings) -> list[str]:
-    if not email.host:
-        return []
-    problems = []
-    try:
-        parse_email(parseaddr(email.sender)[1])
-    except InvalidEmail:
-        problems.append('email.sender must be an address, or "Name <address>"')
-    if not 0 < email.port < 65536:
-        problems.append("email.port must be between 1 and 65535")
-    if email.password and email.password_path:
-        problems.append("email: password and password_path exclude each other")
-    if bool(email.user) != bool(email.password or email.password_path):
-        problems.append("email: user and password (or password_path) belong together")
-    return problems
 
 
 def _with_paths(config: Config, folder: Path) -> Config:

@@ -16,8 +16,9 @@ from typing import NamedTuple
 
 from federation.events.ids import InvalidIdentifier, parse_server_name
 from homeserver import limits
-from homeserver.config import Config, EmailSettings, Listener
+from homeserver.config import Config, Listener
 from homeserver.rules.accounts.server_names import name_problem
+from homeserver.rules.identity.email_settings import EmailSettings
 from homeserver.signing_keys import SigningKeyInvalid, is_private, load_signing_key
 from homeserver.storage.database import Database, DatabaseUnavailable, DataRefused
 from homeserver.storage.server_settings import ServerSettings, load_server_settings

@@ -34,8 +34,14 @@ class ServerInfoApi:
     """Handlers of answers that follow from the configuration."""
 
     def __init__(
-        self, *, public_baseurl: str, default_room_version: str, delegated_name: str = ""
+        self,
+        *,
+        public_baseurl: str,
+        default_room_version: str,
+        delegated_name: str = "",
+        has_mail: bool = False,
     ) -> None:
+        self._has_mail = has_mail
         self._public_baseurl, self._delegated_name = public_baseurl, delegated_name
         self._default_room_version = default_room_version
 
@@ -82,7 +88,7 @@ class ServerInfoApi:
                 "m.set_displayname": {"enabled": True},
                 "m.set_avatar_url": {"enabled": True},
                 "m.profile_fields": {"enabled": True},
-                "m.3pid_changes": {"enabled": False},
+                "m.3pid_changes": {"enabled": self._has_mail},
                 "m.get_login_token": {"enabled": False},
             }
         }

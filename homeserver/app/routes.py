@@ -10,12 +10,14 @@ from homeserver.app.domains.accounts import account_routes
 from homeserver.app.domains.admin import admin_routes
 from homeserver.app.domains.encryption import encryption_routes
 from homeserver.app.domains.ephemeral import ephemeral_routes
+from homeserver.app.domains.identity import identity_routes
 from homeserver.app.domains.media import media_routes
 from homeserver.app.domains.rooms import room_routes
 from homeserver.app.domains.sync import sync_routes
 from homeserver.app.domains.timeline import timeline_routes
 from homeserver.app.services import Services
 from homeserver.config import Config
+from homeserver.web.pages import Pages
 
 
 def server_info_routes(config: Config) -> list[Route]:
@@ -25,6 +27,7 @@ def server_info_routes(config: Config) -> list[Route]:
             public_baseurl=config.public_baseurl,
             default_room_version=config.default_room_version,
             delegated_name=config.federation.delegated_name,
+            has_mail=bool(config.email.host),
         ).routes()
     )
 
@@ -32,10 +35,14 @@ def server_info_routes(config: Config) -> list[Route]:
 def make_routes(services: Services, config: Config) -> list[Route]:
     """Returns the table of client routes."""
     tokens = PageTokens(services.engine.committer.history)
+    pages = Pages(config.server_name)
     return table(
         [
             server_info_routes(config),
-            *account_routes(services.accounts, config),
+            *account_routes(services.accounts, services.identity.proofs, config, pages),
+            *identity_routes(
+                services.identity, services.accounts.accounts, services.accounts.uia, pages
+            ),
             *admin_routes(services.admin, config),
             *room_routes(services.engine, services.rooms, tokens),
             *timeline_routes(services.timeline, tokens),

@@ -33,6 +33,7 @@ from homeserver.app.domains.federation import (
     make_stored_outbound,
     make_stored_outbox,
 )
+from homeserver.app.domains.mail import make_mail
 from homeserver.app.engine import make_engine
 from homeserver.app.routes import make_routes
 from homeserver.app.services import Services, make_services
@@ -79,7 +80,13 @@ async def serving(
         feed = make_feed(engine, database)
         limiter = RateLimiter(clock, configured_rates(config.rate_limits))
         services = make_services(
-            engine, database, outbound, config, limiter=limiter, forward=feed.forward
+            engine,
+            database,
+            outbound,
+            config,
+            limiter=limiter,
+            forward=feed.forward,
+            mail=make_mail(config, engine.context, supervisor.run_once),
         )
         outbox = make_stored_outbox(transport, engine, database, requests, feed)
         inbound = make_stored_inbound(transport, engine, database, outbound, services.federation)

@@ -11,6 +11,7 @@ from homeserver.app.domains.admin import AdminServices, make_admin
 from homeserver.app.domains.encryption import EncryptionServices, make_encryption
 from homeserver.app.domains.ephemeral import EphemeralServices, make_ephemeral
 from homeserver.app.domains.federation import FederationServices, make_federation
+from homeserver.app.domains.identity import IdentityServices, make_identity, make_proofs
 from homeserver.app.domains.media import MediaServices, make_media
 from homeserver.app.domains.rooms import (
     RemoteRoomParts,
@@ -23,6 +24,7 @@ from homeserver.app.domains.sync import make_sync
 from homeserver.app.domains.timeline import TimelineServices, make_timeline
 from homeserver.app.engine import Engine
 from homeserver.config import Config
+from homeserver.outbound.mail.sender import MailSender
 from homeserver.services.account_data.account_data import AccountDataService
 from homeserver.services.accounts.passwords import Passwords
 from homeserver.services.accounts.profiles import RemoteProfiles
@@ -56,6 +58,7 @@ class Services:
     filters: Filters
     federation: FederationServices
     media: MediaServices
+    identity: IdentityServices
 
 
 def make_services(
@@ -66,9 +69,11 @@ def make_services(
     *,
     limiter: RateLimiter,
     forward: Forward,
+    mail: MailSender | None = None,
 ) -> Services:
     """Creates all services; those that follow the log are subscribed to it. `forward` sends EDUs to
-    other servers."""
+    other servers; `mail` None: there is no mail server."""
+    proofs = make_proofs(engine.context, database, config, mail=mail, limiter=limiter)
     encryption = make_encryption(engine, database, outbound.queries)
     ephemeral = make_ephemeral(engine, database, forward)
     account_data = make_account_data(engine, database)
@@ -90,16 +95,10 @@ def make_services(
         passwords=Passwords(engine.context.random_bytes),
         limiter=limiter,
         shared_tokens=config.registration.tokens,
+        proofs=proofs,
     )
     timeline = make_timeline(engine, RoomBackfill(outbound.backfiller, engine.context.name))
-    sources = SyncSources(
-        to_device=encryption.to_device,
-        device_lists=encryption.device_lists,
-        keys=encryption.keys,
-        account_data=account_data,
-        receipts=ephemeral.receipts,
-        typing=ephemeral.typing,
-    )
+    sources = _sync_sources(encryption, ephemeral, account_data)
     federation = make_federation(
         engine,
         database,
@@ -123,6 +122,13 @@ def make_services(
         filters=Filters(database=database),
         federation=federation,
         media=media,
+        identity=make_identity(
+            engine.context,
+            database,
+            proofs,
+            passwords=accounts.passwords,
+            removal=accounts.removal,
+        ),
     )
 
 
@@ -142,4 +148,17 @@ def _account_hooks(
         ],
         on_profile_changed=rooms.members.on_profile_changed,
         fetch_profile=RemoteProfiles(outbound.queries).fetch,
+    )
+
+
+def _sync_sources(
+    encryption: EncryptionServices, ephemeral: EphemeralServices, account_data: AccountDataService
+) -> SyncSources:
+    return SyncSources(
+        to_device=encryption.to_device,
+        device_lists=encryption.device_lists,
+        keys=encryption.keys,
+        account_data=account_data,
+        receipts=ephemeral.receipts,
+        typing=ephemeral.typing,
     )

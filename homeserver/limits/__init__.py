@@ -10,6 +10,7 @@ from homeserver.limits.encryption import *
 from homeserver.limits.federation import *
 from homeserver.limits.history import *
 from homeserver.limits.http import *
+from homeserver.limits.identity import *
 from homeserver.limits.mail import *
 from homeserver.limits.media import *
 from homeserver.limits.membership import *

@@ -60,6 +60,19 @@ COVERS: Mapping[str, Sequence[str]] = {
         "homeserver/app/domains/admin.py",
         "homeserver/services/admin/moderation.py",
     ],
+    "tests/homeserver/api/identity/test_passwords.py": [
+        "homeserver/services/identity/password_resets.py",
+    ],
+    "tests/homeserver/api/identity/test_third_party_ids.py": [
+        "homeserver/app/domains/identity.py",
+        "homeserver/services/identity/identifiers.py",
+        "homeserver/services/identity/third_party_ids.py",
+        "homeserver/storage/identity/third_party_ids.py",
+    ],
+    "tests/homeserver/api/identity/test_validations.py": [
+        "homeserver/api/http/html.py",
+        "homeserver/services/identity/validations.py",
+    ],
     "tests/homeserver/api/encryption/test_key_backups.py": [
         "homeserver/services/encryption/key_backups.py",
     ],
@@ -136,6 +149,7 @@ COVERS: Mapping[str, Sequence[str]] = {
         "homeserver/app/engine.py",
     ],
     "tests/homeserver/test_config.py": [
+        "homeserver/rules/identity/email_settings.py",
         "homeserver/config_values.py",
     ],
     "tests/homeserver/test_metrics.py": [

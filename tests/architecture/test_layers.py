@@ -38,7 +38,11 @@ LEAVES = (
     "homeserver.supervisor",
 )
 # The configuration's values name what rules decide, so they stand above them.
-CONFIG = ("homeserver.config", "homeserver.config_media", "homeserver.config_values")
+CONFIG = (
+    "homeserver.config",
+    "homeserver.config_media",
+    "homeserver.config_values",
+)
 BELOW_ENGINE = ("homeserver.storage", "homeserver.outbound", "homeserver.media", "homeserver.rules")
 BELOW_API = ("homeserver.services", "homeserver.engine", *BELOW_ENGINE)
 
@@ -67,7 +71,7 @@ MAY_IMPORT: Mapping[str, tuple[str, ...]] = {
     "homeserver.media": (*LEAVES, *EVENT_GRAPH, "homeserver.rules"),
     "homeserver.engine": (*LEAVES, *EVENT_GRAPH, *BELOW_ENGINE),
     "homeserver.services": (*LEAVES, *CONFIG, *FEDERATION, "homeserver.engine", *BELOW_ENGINE),
-    "homeserver.api": (*LEAVES, *CONFIG, *EVENT_GRAPH, *BELOW_API),
+    "homeserver.api": (*LEAVES, *CONFIG, *EVENT_GRAPH, *BELOW_API, "homeserver.web"),
     "homeserver.web": (*LEAVES, *CONFIG, *EVENT_GRAPH, *BELOW_API),
     "homeserver.config_check": (
         *LEAVES,

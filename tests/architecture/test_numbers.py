@@ -39,7 +39,8 @@ NOT_BOUNDS: Mapping[str, str] = {
         federation.graph.auth.power_levels.NOTIFICATION_DEFAULT
         federation.graph.auth.power_levels.CREATOR_LEVEL
         federation.transport.requests.resolve._PORT homeserver.rules.push.pushers._HTTPS_PORT
-        homeserver.api.http.response.Response.status homeserver.config.EmailSettings.port
+        homeserver.api.http.response.Response.status
+        homeserver.rules.identity.email_settings.EmailSettings.port
         homeserver.rules.rooms.room_presets.CREATOR_LEVEL
         homeserver.rules.rooms.room_presets.TOMBSTONE_LEVEL_PRIVILEGED
         homeserver.rules.rooms.room_presets.STATE_DEFAULT

@@ -134,6 +134,31 @@ def test_each_mistake_is_named(text: str, problem: str) -> None:
         ("[rate_limits]\nlogin = { per_second = 0, burst = 1 }", "rate_limits.login: per_second"),
         ('[metrics]\naddress = "x"', "metrics.address"),
         ('[email]\nhost = "x"', "email.sender must be an address"),
+        ('[email]\nhost = "x"\nsender = "a@b"', "email: links in mails need public_baseurl"),
+        ('[email]\nhost = "x"\nnext_links = ["x"]', "email.next_links must begin with"),
+        ('[registration]\nemail = "required"', "registration.email needs a mail server"),
+        ('[[terms]]\nid = "a b"\nversion = "1"\ntexts = []', "terms: 'a b' needs an id"),
+        (
+            (
+                '[[terms]]\nid = "a"\nversion = "1"\n'
+                'texts = [{language = "en", name = "N", url = "javascript:x"}]'
+            ),
+            "terms: each url of 'a' must begin with",
+        ),
+        (
+            (
+                '[[terms]]\nid = "a"\nversion = "1"\n'
+                'texts = [{language = "version", name = "N", url = "https://x"}]'
+            ),
+            "terms: 'a' has a text in no language",
+        ),
+        (
+            (
+                '[[terms]]\nid = "a"\nversion = "1"\ntexts = []\n'
+                '[[terms]]\nid = "a"\nversion = "1"\ntexts = []'
+            ),
+            "terms: each needs an id of its own",
+        ),
         ('[email]\nhost = "x"\nsender = "a@b"\nport = 0', "email.port must be between"),
         ('[email]\nhost = "x"\nsender = "a@b"\nuser = "u"', "email: user and password"),
         (
@@ -221,10 +246,22 @@ def test_a_file_that_cant_be_read_is_named(tmp_path: Path) -> None:
 
 def test_paths_of_e_mail_are_relative_to_the_file() -> None:
     text = (
-        'server_name = "hs1"\n[email]\nhost = "mail"\nsender = "Freehold <a@b>"\nuser = "u"\n'
+        'server_name = "hs1"\npublic_baseurl = "https://hs1"\n[email]\n'
+        'host = "mail"\nsender = "Freehold <a@b>"\nuser = "u"\n'
         'password_path = "secret"\ntemplates_path = "/t"\n'
     )
     email = parse(text).email
     assert email.password_path.endswith("/secret")
     assert email.password_path.startswith("/")
     assert (email.templates_path, email.ca_path) == ("/t", "")
+
+
+@pytest.mark.parametrize("over", [0, 1])
+def test_documents_to_accept_are_few(over: int) -> None:
+    table = '[[terms]]\nid = "{}"\nversion = "1"\ntexts = [{}]\n'
+    text = '{language = "en", name = "N", url = "https://x"}'
+    tables = "".join(table.format(f"t{one}", text) for one in range(limits.POLICIES + over))
+    if over:
+        assert problems(f'server_name = "hs1"\n{tables}')[0].startswith("terms: each needs")
+    else:
+        assert len(parse(f'server_name = "hs1"\n{tables}').terms) == limits.POLICIES

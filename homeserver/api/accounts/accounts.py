@@ -5,14 +5,13 @@ Spec: client-server API, "Account registration and management", "Current account
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Literal
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
 from federation.errors import MatrixError
 from federation.events.canonical_json import JsonObject
-from federation.events.ids import DeviceId
+from federation.events.ids import DeviceId, UserId
 from homeserver.api.http.request import Request
 from homeserver.api.http.routes import Auth, Route, v1, v3
 from homeserver.errors import (
@@ -20,11 +19,21 @@ from homeserver.errors import (
     invalid_param,
     missing_param,
 )
-from homeserver.rules.accounts.login_flows import REGISTRATION_TOKEN, registration_flows
+from homeserver.rules.accounts.login_flows import (
+    EMAIL_IDENTITY,
+    REGISTRATION_TOKEN,
+    TERMS,
+    Flow,
+)
 from homeserver.rules.accounts.rate_limits import Limit
-from homeserver.services.accounts.accounts import Accounts, Registration
+from homeserver.rules.accounts.terms import named_policies
+from homeserver.services.accounts.accounts import Accounts, AlsoStored, Registration
 from homeserver.services.accounts.logins import LoggedIn, NewDevice
 from homeserver.services.accounts.uia import Uia, guarded
+from homeserver.services.identity.third_party_ids import add_confirmed
+from homeserver.services.identity.validations import Purpose
+from homeserver.storage.accounts import accepted_policies
+from homeserver.storage.database import Connection
 
 
 class RegisterBody(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,14 +53,6 @@ class RegisterBody(msgspec.Struct, frozen=True, kw_only=True):
         return NewDevice(device_id, self.initial_device_display_name, address)
 
 
-class PasswordBody(msgspec.Struct, frozen=True, kw_only=True):
-    """POST /account/password."""
-
-    new_password: str | None = None
-    logout_devices: bool = True
-    auth: JsonObject | None = None
-
-
 class DeactivateBody(msgspec.Struct, frozen=True, kw_only=True):
     """POST /account/deactivate. There are no third-party IDs to unbind from `id_server`."""
 
@@ -69,16 +70,16 @@ class AccountsApi:
         uia: Uia,
         *,
         enabled: bool,
-        verification: Literal["none", "token"],
+        flows: Sequence[Flow],
         guests: bool,
     ) -> None:
         self._accounts, self._uia = accounts, uia
         self._enabled, self._guests = enabled, guests
-        self._flows = registration_flows(verification)
+        self._flows = flows
 
     def routes(self) -> list[Route]:
         """Returns the routes of this part."""
-        register, password = self.register, self.change_password
+        register = self.register
         validity = v1(f"/register/{REGISTRATION_TOKEN}/validity")
         limit = Limit.REGISTRATION
         return [
@@ -86,7 +87,6 @@ class AccountsApi:
             Route("GET", v3("/register/available"), self.available, Auth.NONE, limit),
             Route("GET", validity, self.token_validity, Auth.NONE, limit),
             Route("GET", v3("/account/whoami"), self.whoami, guests=True),
-            Route("POST", v3("/account/password"), password, limit=Limit.WRITES, suspended=True),
             Route(
                 "POST",
                 v3("/account/deactivate"),
@@ -95,7 +95,6 @@ class AccountsApi:
                 suspended=True,
                 lapsed=True,
             ),
-            Route("GET", v3("/account/3pid"), self.third_party_ids),
         ]
 
     async def register(self, request: Request) -> JsonObject:
@@ -130,6 +129,7 @@ class AccountsApi:
                 device=device,
                 token=passed.get(REGISTRATION_TOKEN),
                 inhibit_login=bool(body.inhibit_login),
+                also=_also(passed),
             )
             if guest is not None:
                 return logged_in(await self._accounts.upgrade_guest(guest, wanted))
@@ -163,21 +163,6 @@ class AccountsApi:
             "is_guest": requester.is_guest,
         }
 
-    async def change_password(self, request: Request) -> JsonObject:
-        """POST /account/password"""
-        body = await request.parse(PasswordBody)
-
-        async def perform(_passed: Mapping[str, str]) -> JsonObject:
-            if body.new_password is None:
-                raise missing_param("Missing field: new_password")
-            await self._accounts.change_password(
-                request.requester, body.new_password, logout_devices=body.logout_devices
-            )
-            return {}
-
-        asked = guarded("change password", request.requester, await request.json())
-        return await self._uia.guard(asked, perform)
-
     async def deactivate(self, request: Request) -> JsonObject:
         """POST /account/deactivate. A repeat gets the answer of the request that ended the account,
         since that answer may have been lost; nothing is left to guard by authentication."""
@@ -195,10 +180,6 @@ class AccountsApi:
         asked = guarded("deactivate", request.requester, await request.json())
         return await self._uia.guard(asked, perform)
 
-    async def third_party_ids(self, _request: Request) -> JsonObject:
-        """GET /account/3pid: this server binds no third-party IDs."""
-        return {"threepids": []}
-
     async def _register_guest(self, request: Request, body: RegisterBody) -> JsonObject:
         if not self._guests:
             raise MatrixError(403, "M_GUEST_ACCESS_FORBIDDEN", "Guests aren't allowed here")
@@ -207,6 +188,19 @@ class AccountsApi:
         return logged_in(
             await self._accounts.register(Registration(None, None, device, is_guest=True))
         )
+
+
+def _also(passed: Mapping[str, str]) -> AlsoStored:
+    """Returns what gives a new account the address that was confirmed, and notes the policies that
+    were accepted."""
+
+    async def store(connection: Connection, user_id: UserId, now_ms: int) -> None:
+        if (sid := passed.get(EMAIL_IDENTITY)) is not None:
+            await add_confirmed(connection, user_id, sid, Purpose.REGISTRATION, now_ms=now_ms)
+        if (policies := passed.get(TERMS)) is not None:
+            await accepted_policies.add(connection, user_id, named_policies(policies), now_ms)
+
+    return store
 
 
 def logged_in(result: LoggedIn) -> JsonObject:

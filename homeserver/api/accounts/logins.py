@@ -5,7 +5,8 @@ Spec: client-server API, "Login", "Logout".
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
 
 import msgspec
 
@@ -19,6 +20,7 @@ from homeserver.errors import bad_json, missing_param
 from homeserver.rules.accounts.login_flows import PASSWORD, claimed_user, login_flows
 from homeserver.rules.accounts.rate_limits import Limit
 from homeserver.services.accounts.logins import Logins, NewDevice
+from homeserver.services.identity.identifiers import names_third_party_id
 
 
 class LoginBody(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,6 +29,8 @@ class LoginBody(msgspec.Struct, frozen=True, kw_only=True):
     type: str
     identifier: JsonObject | None = None
     user: str | None = None
+    medium: str | None = None
+    address: str | None = None
     password: str | None = None
     device_id: str | None = None
     initial_device_display_name: str | None = None
@@ -36,18 +40,33 @@ class LoginBody(msgspec.Struct, frozen=True, kw_only=True):
         device_id = None if self.device_id is None else DeviceId(self.device_id)
         return NewDevice(device_id, self.initial_device_display_name, address)
 
+    def claimed(self) -> Mapping[str, Any]:
+        """Returns the parameters that say who wants to log in. Raises 400 M_MISSING_PARAM, or
+        M_BAD_JSON for an identifier of no known type."""
+        if self.identifier is None and self.user is None and self.address is None:
+            raise missing_param("Missing field: identifier")
+        claimed = {
+            "identifier": self.identifier,
+            "user": self.user,
+            "medium": self.medium,
+            "address": self.address,
+        }
+        if claimed_user(claimed) is None and not names_third_party_id(claimed):
+            raise bad_json("identifier must be m.id.user, .thirdparty or .phone, with its fields")
+        return claimed
+
 
 class LoginsApi:
-    """Handlers of log-in and log-out. `resolve_user` turns a typed name into a user ID."""
+    """Handlers of log-in and log-out. `find_user` returns the user that an identifier names."""
 
     def __init__(
         self,
         logins: Logins,
-        resolve_user: Callable[[str], UserId | None],
+        find_user: Callable[[Mapping[str, Any]], Awaitable[UserId | None]],
         *,
         public_baseurl: str,
     ) -> None:
-        self._logins, self._resolve_user = logins, resolve_user
+        self._logins, self._find_user = logins, find_user
         self._public_baseurl = public_baseurl
 
     def routes(self) -> list[Route]:
@@ -74,13 +93,9 @@ class LoginsApi:
             raise MatrixError(400, "M_UNKNOWN", "Bad login type.")
         if body.password is None:
             raise missing_param("Missing field: password")
-        if body.identifier is None and body.user is None:
-            raise missing_param("Missing field: identifier")
-        claimed = claimed_user({"identifier": body.identifier, "user": body.user})
-        if claimed is None:
-            raise bad_json("identifier must be of type m.id.user, with a user")
+        claimed = body.claimed()
         result = await self._logins.log_in(
-            self._resolve_user(claimed), body.password, body.device(request.address)
+            await self._find_user(claimed), body.password, body.device(request.address)
         )
         answer = logged_in(result)
         if self._public_baseurl:

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import UserId
 from homeserver.api.accounts.accounts import AccountsApi
 from homeserver.api.accounts.devices import DevicesApi
+from homeserver.api.accounts.login_page import LoginPageApi
 from homeserver.api.accounts.logins import LoginsApi
 from homeserver.api.accounts.profiles import ProfilesApi
+from homeserver.api.accounts.stage_pages import StagePagesApi, StageParts
 from homeserver.api.http.routes import Route
+from homeserver.app.domains.identity import ProofServices
 from homeserver.app.engine import Engine
 from homeserver.config import Config
-from homeserver.services.accounts.accounts import AccountParts, Accounts, resolve_user
+from homeserver.rules.accounts.login_flows import registration_flows
+from homeserver.services.accounts.accounts import AccountParts, Accounts
 from homeserver.services.accounts.device_removal import DeviceRemoval, OnDevicesDeleted
 from homeserver.services.accounts.devices import Devices
 from homeserver.services.accounts.logins import LoginParts, Logins
@@ -26,6 +29,7 @@ from homeserver.services.accounts.seen_devices import SeenDevices
 from homeserver.services.accounts.tokens import Tokens
 from homeserver.services.accounts.uia import StageChecks, Uia
 from homeserver.storage.database import Database
+from homeserver.web.pages import Pages
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +45,6 @@ class AccountServices:
     profiles: Profiles
     seen: SeenDevices
     removal: DeviceRemoval
-    resolve: Callable[[str], UserId | None]
-    """Returns the user that a name typed at log-in means."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,7 @@ def make_accounts(
     passwords: Passwords,
     limiter: RateLimiter,
     shared_tokens: Sequence[str],
+    proofs: ProofServices,
 ) -> AccountServices:
     """Creates the services. `shared_tokens` are the configuration's registration tokens."""
     name, clock, random_bytes = (
@@ -86,8 +89,13 @@ def make_accounts(
             shared_tokens,
         ),
     )
-    resolve = partial(resolve_user, server_name=name)
-    checks = StageChecks(accounts.is_password_right, accounts.is_token_usable, resolve)
+    checks = StageChecks(
+        accounts.is_password_right,
+        accounts.is_token_usable,
+        proofs.identifiers.find,
+        proofs.stages,
+        proofs.stage_params,
+    )
     parts = LoginParts(clock, random_bytes, passwords, tokens, limiter, removal)
     return AccountServices(
         tokens=tokens,
@@ -104,11 +112,12 @@ def make_accounts(
         ),
         seen=SeenDevices(database, clock),
         removal=removal,
-        resolve=resolve,
     )
 
 
-def account_routes(services: AccountServices, config: Config) -> list[Sequence[Route]]:
+def account_routes(
+    services: AccountServices, proofs: ProofServices, config: Config, pages: Pages
+) -> list[Sequence[Route]]:
     """Returns the endpoints."""
     registration = config.registration
     return [
@@ -116,10 +125,18 @@ def account_routes(services: AccountServices, config: Config) -> list[Sequence[R
             services.accounts,
             services.uia,
             enabled=registration.enabled,
-            verification=registration.verification,
+            flows=registration_flows(
+                registration.verification,
+                email=registration.email,
+                terms=bool(config.terms),
+            ),
             guests=registration.guests,
         ).routes(),
-        LoginsApi(services.logins, services.resolve, public_baseurl=config.public_baseurl).routes(),
+        LoginsApi(
+            services.logins, proofs.identifiers.find, public_baseurl=config.public_baseurl
+        ).routes(),
+        LoginPageApi(pages).routes(),
+        StagePagesApi(StageParts(services.uia, pages, proofs.validations, config.terms)).routes(),
         DevicesApi(services.devices, services.uia).routes(),
         ProfilesApi(services.profiles).routes(),
     ]

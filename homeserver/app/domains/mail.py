@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from homeserver.app.context import ServerContext
-from homeserver.config import Config, EmailSettings
+from homeserver.config import Config
 from homeserver.outbound.mail.composer import MailComposer, parse_mailbox
 from homeserver.outbound.mail.sender import MailSender, RunOnce, SmtpServer, SmtpTransport
+from homeserver.rules.identity.email_settings import EmailSettings
 
 
 def make_mail(config: Config, context: ServerContext, run_once: RunOnce) -> MailSender | None:

@@ -14,9 +14,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 
+from federation.events.canonical_json import JsonObject
+from federation.events.ids import UserId
+
 DUMMY: Final = "m.login.dummy"
 PASSWORD: Final = "m.login.password"
 REGISTRATION_TOKEN: Final = "m.login.registration_token"
+EMAIL_IDENTITY: Final = "m.login.email.identity"
+RECAPTCHA: Final = "m.login.recaptcha"
+TERMS: Final = "m.login.terms"
 
 Flow: TypeAlias = tuple[str, ...]
 
@@ -29,7 +35,7 @@ class Session:
 
     session_id: str
     operation: str
-    user_id: str | None
+    user_id: UserId | None
     flows: tuple[Flow, ...]
     started_s: float
     passed: Mapping[str, str] = field(default_factory=dict)
@@ -46,19 +52,30 @@ class Session:
         """Returns whether a stage is part of a flow."""
         return any(stage in flow for flow in self.flows)
 
-    def body(self) -> dict[str, Any]:
-        """Returns the body of a 401 that tells the client the remaining stages."""
+    def body(self, params: Mapping[str, JsonObject]) -> dict[str, Any]:
+        """Returns the body of a 401 that tells the client the remaining stages; `params` has what
+        it needs to know for a stage."""
         return {
             "flows": [{"stages": list(flow)} for flow in self.flows],
-            "params": {},
+            "params": {stage: value for stage, value in params.items() if self.offers(stage)},
             "session": self.session_id,
             "completed": sorted(self.passed),
         }
 
 
-def registration_flows(verification: str) -> tuple[Flow, ...]:
-    """Returns the flows for a registration, by `[registration] verification`."""
-    return ((REGISTRATION_TOKEN,),) if verification == "token" else ((DUMMY,),)
+def registration_flows(
+    verification: str, *, email: str = "none", captcha: bool = False, terms: bool = False
+) -> tuple[Flow, ...]:
+    """Returns the flows for a registration, by the configuration. Where an address is optional, the
+    flow without one ends with the dummy stage: no flow may be the beginning of another (spec:
+    "Dummy Auth")."""
+    wanted = ((REGISTRATION_TOKEN, verification == "token"), (RECAPTCHA, captcha), (TERMS, terms))
+    stages = tuple(stage for stage, is_wanted in wanted if is_wanted)
+    if email == "required":
+        return ((*stages, EMAIL_IDENTITY),)
+    if email == "optional":
+        return ((*stages, DUMMY), (*stages, EMAIL_IDENTITY))
+    return (stages or (DUMMY,),)
 
 
 def claimed_user(auth: Mapping[str, Any]) -> str | None:

@@ -34,6 +34,13 @@ class Limit(Enum):
     """Invites of one local user by one other server."""
     ROOMS = "rooms"
     """Rooms that a user creates."""
+    PAGES = "pages"
+    """Pages of this server that browsers open and send, by address."""
+    VALIDATIONS = "validations"
+    """Mails and text messages that prove an address, and uses of their links: by client's address,
+    or by user where one is logged in."""
+    VALIDATIONS_OF_EMAIL = "validations_of_email"
+    """Mails to one address that prove it."""
     WRITES = "writes"
     """Other writes of a user: account data, profile, keys, to-device messages."""
     READS = "reads"

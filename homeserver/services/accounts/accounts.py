@@ -15,10 +15,10 @@ Spec: client-server API, "Account registration and management".
 from __future__ import annotations
 
 from base64 import b32encode
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from hmac import compare_digest
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import orjson
 
@@ -42,12 +42,16 @@ from homeserver.storage.account_data import account_data
 from homeserver.storage.accounts import accounts, profiles, registration_tokens, tokens
 from homeserver.storage.database import Connection, Database
 from homeserver.storage.encryption import key_backups
+from homeserver.storage.identity import third_party_ids
+
+AlsoStored: TypeAlias = Callable[[Connection, UserId, int], Awaitable[None]]
+"""Stores what belongs to a new account, in its transaction, at a time in milliseconds."""
 
 
 class Registration(NamedTuple):
     """The parameters of a registration. `localpart` None: the server picks one. `token` is a
     registration token, to be used up. `inhibit_login` makes no device. `display_name` None: the
-    localpart."""
+    localpart. `also` stores more."""
 
     localpart: str | None
     password: str | None
@@ -57,6 +61,7 @@ class Registration(NamedTuple):
     is_guest: bool = False
     is_admin: bool = False
     display_name: str | None = None
+    also: AlsoStored | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +121,7 @@ class Accounts:
             token_hash=token_hash(token),
             address=wanted.device.address,
         )
-        await self._store(new, wanted.token)
+        await self._store(new, wanted)
         if wanted.inhibit_login:
             return LoggedIn(user_id, None, None)
         return LoggedIn(user_id, device_id, token)
@@ -155,6 +160,8 @@ class Accounts:
             await self._use_token(connection, wanted.token, now_ms)
             if not await accounts.upgrade_guest(connection, user_id, password_hash):
                 raise in_use()
+            if wanted.also is not None:
+                await wanted.also(connection, user_id, now_ms)
             if not wanted.inhibit_login:
                 await tokens.log_in(connection, login)
         parts.tokens.forget(user_id)
@@ -214,11 +221,13 @@ class Accounts:
             return True
         return await self._registration_tokens.is_usable(token, self._parts.clock.now_ms())
 
-    async def _store(self, new: accounts.NewAccount, registration_token: str | None) -> None:
+    async def _store(self, new: accounts.NewAccount, wanted: Registration) -> None:
         async with self._database.transaction() as connection:
-            await self._use_token(connection, registration_token, new.created_ms)
+            await self._use_token(connection, wanted.token, new.created_ms)
             if not await accounts.create(connection, new):
                 raise in_use()
+            if wanted.also is not None:
+                await wanted.also(connection, new.user_id, new.created_ms)
 
     async def _use_token(
         self, connection: Connection, registration_token: str | None, now_ms: int
@@ -246,6 +255,7 @@ async def end_account(
     Returns False if it was ended already."""
     is_ended = await accounts.deactivate(connection, user_id, erase=erase, token_id=token_id)
     await profiles.delete_all(connection, user_id)
+    await third_party_ids.delete_all(connection, user_id)
     await key_backups.delete_all(connection, user_id)
     if erase:
         await account_data.delete_all(connection, user_id)

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from hmac import compare_digest
 from typing import Any, NamedTuple, TypeAlias
@@ -39,7 +39,6 @@ from homeserver.rules.accounts.login_flows import (
     REGISTRATION_TOKEN,
     Flow,
     Session,
-    claimed_user,
 )
 from homeserver.rules.accounts.rate_limits import Limit
 from homeserver.rules.any_json import dump_any
@@ -53,8 +52,8 @@ PASSWORD_FLOW: tuple[Flow, ...] = ((PASSWORD,),)
 class AuthenticationNeeded(MatrixError):
     """401 with the flows. No `errcode`: clients show one as a failure, and nothing failed yet."""
 
-    def __init__(self, session: Session) -> None:
-        super().__init__(401, "M_UNKNOWN", "Authentication is needed", extra=session.body())
+    def __init__(self, body: Mapping[str, object]) -> None:
+        super().__init__(401, "M_UNKNOWN", "Authentication is needed", extra=body)
 
     def body(self) -> dict[str, object]:
         """Returns the flows and the session alone."""
@@ -110,13 +109,20 @@ class _Performed:
     answer: JsonObject
 
 
+StageCheck: TypeAlias = Callable[[Session, JsonObject], Awaitable[str | None]]
+"""Returns the identity that a stage proved, by the `auth` object; None if it failed."""
+
+
 @dataclass(frozen=True, slots=True)
 class StageChecks:
-    """Checks of the stages that ask for a secret."""
+    """Checks of the stages that ask for a proof. `find_user` returns the user that an `auth` object
+    names; `others` are further stages, `params` what clients are told of a stage."""
 
     is_password_right: Callable[[UserId, str], Awaitable[bool]]
     is_token_usable: Callable[[str], Awaitable[bool]]
-    resolve_user: Callable[[str], UserId | None]
+    find_user: Callable[[Mapping[str, Any]], Awaitable[UserId | None]]
+    others: Mapping[str, StageCheck] = field(default_factory=dict)
+    params: Mapping[str, JsonObject] = field(default_factory=dict)
 
 
 class Uia:
@@ -183,17 +189,26 @@ class Uia:
         if session is None:
             session = self._begin(request.operation, user_id, tuple(request.flows))
             if auth is None or auth.get("session") is not None:
-                raise AuthenticationNeeded(session)
+                raise AuthenticationNeeded(self._told(session))
         if auth is not None and auth.get("type") is not None:
-            session = await self._attempt(session, auth, request.requester)
+            device = request.requester.device_id if request.requester else ""
+            session = await self._attempt(session, auth, device)
         if not session.is_done():
-            raise AuthenticationNeeded(session)
+            raise AuthenticationNeeded(self._told(session))
         return session
+
+    def _told(self, session: Session) -> dict[str, Any]:
+        return session.body(self._checks.params)
 
     def _find(self, auth: JsonObject, operation: str, user_id: UserId | None) -> Session | None:
         session_id = auth.get("session")
-        session = self._sessions.get(session_id) if isinstance(session_id, str) else None
-        if session is None or not session.is_for(operation, user_id):
+        session = self.find(session_id) if isinstance(session_id, str) else None
+        return session if session and session.is_for(operation, user_id) else None
+
+    def find(self, session_id: str) -> Session | None:
+        """Returns a session in progress."""
+        session = self._sessions.get(session_id)
+        if session is None:
             return None
         if self._clock.monotonic_s() - session.started_s > limits.UIA_SESSION_S:
             self._sessions.pop(session.session_id)
@@ -211,45 +226,65 @@ class Uia:
         self._sessions.put(session.session_id, session)
         return session
 
-    async def _attempt(
-        self, session: Session, auth: JsonObject, requester: Requester | None
-    ) -> Session:
+    async def pass_stage(self, session_id: str, auth: JsonObject) -> bool:
+        """Tries a stage on behalf of a session's client, which sent its user to a page. Returns
+        whether it is passed; raises 429."""
+        turn = self._turns.setdefault(session_id, asyncio.Lock())
+        async with turn:
+            session = self.find(session_id)
+            if session is None or not session.offers(auth["type"]):
+                return False
+            return await self._tried(session, auth, "page") is not None
+
+    async def _attempt(self, session: Session, auth: JsonObject, device: str) -> Session:
         stage = auth["type"]
         if not isinstance(stage, str) or not session.offers(stage):
-            raise _failed(session, "M_UNRECOGNIZED", "This isn't a stage of the flows")
+            raise self._failed(session, "M_UNRECOGNIZED", "This isn't a stage of the flows")
+        tried = await self._tried(session, auth, device)
+        if tried is None:
+            raise self._failed(session, "M_FORBIDDEN", "The authentication failed")
+        return tried
+
+    async def _tried(self, session: Session, auth: JsonObject, device: str) -> Session | None:
+        """Returns the session with the stage passed, None if it failed. `device`: by which
+        passwords are limited."""
+        stage = auth["type"]
         if stage in session.passed:
             return session
-        proved = await self._prove(stage, auth, requester)
+        proved = await self._prove(stage, session, auth, device)
         if proved is None:
-            raise _failed(session, "M_FORBIDDEN", "The authentication failed")
+            return None
         session = replace(session, passed={**session.passed, stage: proved})
         if session.session_id in self._sessions:
             self._sessions.put(session.session_id, session)
         return session
 
-    async def _prove(self, stage: str, auth: JsonObject, requester: Requester | None) -> str | None:
+    def _failed(self, session: Session, errcode: str, error: str) -> MatrixError:
+        return MatrixError(401, errcode, error, extra=self._told(session))
+
+    async def _prove(
+        self, stage: str, session: Session, auth: JsonObject, device: str
+    ) -> str | None:
         """Returns the identity that a stage proved, None if it failed."""
         if stage == DUMMY:
             return ""
         if stage == PASSWORD:
-            return await self._prove_password(auth, requester)
+            return await self._prove_password(auth, session.user_id, device)
+        if (check := self._checks.others.get(stage)) is not None:
+            return await check(session, auth)
         assert stage == REGISTRATION_TOKEN, f"no flow has the stage {stage}"
         token = auth.get("token")
         if not isinstance(token, str) or "\0" in token:
             return None
         return token if await self._checks.is_token_usable(token) else None
 
-    async def _prove_password(self, auth: JsonObject, requester: Requester | None) -> str | None:
+    async def _prove_password(
+        self, auth: JsonObject, user_id: UserId | None, device: str
+    ) -> str | None:
         password: Any = auth.get("password")
-        claimed = claimed_user(auth)
-        if requester is None or claimed is None or not isinstance(password, str):
+        if user_id is None or not isinstance(password, str):
             return None
-        user_id = requester.user_id
-        if self._checks.resolve_user(claimed) != user_id:
+        if await self._checks.find_user(auth) != user_id:
             return None
-        self._limiter.check(Limit.LOGIN, f"{user_id} {requester.device_id}")
+        self._limiter.check(Limit.LOGIN, f"{user_id} {device}")
         return user_id if await self._checks.is_password_right(user_id, password) else None
-
-
-def _failed(session: Session, errcode: str, error: str) -> MatrixError:
-    return MatrixError(401, errcode, error, extra=session.body())

@@ -25,6 +25,8 @@ from homeserver.app.domains.accounts import (
     make_accounts,
 )
 from homeserver.app.domains.admin import admin_routes, make_admin
+from homeserver.app.domains.identity import identity_routes, make_identity, make_proofs
+from homeserver.app.domains.mail import make_mail
 from homeserver.app.engine import Engine, make_engine
 from homeserver.app.routes import server_info_routes
 from homeserver.clock import SystemClock
@@ -40,6 +42,7 @@ from homeserver.storage.database import Connection, Database
 from homeserver.storage.migrate import migrate
 from homeserver.storage.postgres_store import PostgresStore
 from homeserver.supervisor import Supervisor
+from homeserver.web.pages import Pages
 
 SERVER = ServerName("hs1")
 CHEAP = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
@@ -55,6 +58,8 @@ _EMPTY = "; ".join(
         "access_tokens",
         "profiles",
         "registration_tokens",
+        "third_party_ids",
+        "validations",
     )
 )
 """Tests of accounts share one database, which is much quicker than one for each."""
@@ -177,6 +182,8 @@ async def account_server(
     session = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
     limiter = RateLimiter(clock, configured_rates(config.rate_limits))
     watched = Watched()
+    mail = make_mail(config, context, supervisor.run_once)
+    proofs = make_proofs(context, database, config, mail=mail, limiter=limiter)
     services = make_accounts(
         engine,
         database,
@@ -184,12 +191,18 @@ async def account_server(
         passwords=Passwords(os.urandom, hasher=CHEAP),
         limiter=limiter,
         shared_tokens=config.registration.tokens,
+        proofs=proofs,
+    )
+    identity = make_identity(
+        context, database, proofs, passwords=services.passwords, removal=services.removal
     )
     admin = make_admin(engine, database, services, watched.hooks, config)
     supervisor.spawn("accounts", admin.watch.run)
     server = AccountServer("", database, engine, services, metrics, session, watched, supervisor)
+    pages = Pages(SERVER)
     parts = [
-        *account_routes(services, config),
+        *account_routes(services, proofs, config, pages),
+        *identity_routes(identity, services.accounts, services.uia, pages),
         *admin_routes(admin, config),
         server_info_routes(config),
         routes(),

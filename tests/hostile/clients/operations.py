@@ -29,6 +29,21 @@ _BACKED_UP = {
     "session_data": {"ciphertext": "AAAA"},
 }
 
+_EMAIL_TOKEN = {
+    "client_secret": "secret",
+    "email": "anna@mail.example",
+    "send_attempt": 1,
+    "next_link": "https://app.example/",
+    "id_server": "id.example",
+    "id_access_token": "token",
+}
+_PHONE_TOKEN = {
+    "client_secret": "secret",
+    "country": "GB",
+    "phone_number": "07700900001",
+    "send_attempt": 1,
+}
+
 PARAMETERS = {
     "roomId": "{room}",
     "roomIdOrAlias": "{room}",
@@ -52,10 +67,24 @@ PARAMETERS = {
     "serverName": "here.example",
     "mediaId": "bWVkaWE",
     "fileName": "file.png",
+    "authType": "m.login.password",
 }
 
 BODIES: dict[str, dict[str, Any]] = {
     "POST /register": {"username": "{fresh}", "password": "p", "auth": {"type": "m.login.dummy"}},
+    **{
+        f"POST {path}/{medium}/requestToken": body
+        for path in ("/register", "/account/password", "/account/3pid")
+        for medium, body in (("email", _EMAIL_TOKEN), ("msisdn", _PHONE_TOKEN))
+    },
+    "POST /freehold/validate_email": {},
+    "POST /auth/{authType}/fallback/web": {},
+    "POST /account/3pid/add": {"sid": "s", "client_secret": "s", "auth": _PASSWORD_AUTH},
+    "POST /account/3pid/delete": {
+        "medium": "email",
+        "address": "anna@mail.example",
+        "id_server": "id.example",
+    },
     "POST /account/password": {"new_password": "new", "auth": _PASSWORD_AUTH},
     "POST /account/deactivate": {"auth": _PASSWORD_AUTH, "erase": False},
     "POST /login": {
@@ -202,6 +231,12 @@ QUERIES: dict[str, dict[str, str]] = {
     },
     "GET /keys/changes": {"from": "", "to": ""},
     "GET /register/available": {"username": "x"},
+    "GET /freehold/validate_email": {"sid": "s", "token": "t"},
+    "GET /auth/{authType}/fallback/web": {"session": "s"},
+    "GET /_matrix/static/client/login/": {
+        "device_id": "D",
+        "initial_device_display_name": "Name",
+    },
     "GET /register/m.login.registration_token/validity": {"token": "x"},
     "POST /register": {"kind": "user"},
     "POST /join/{roomIdOrAlias}": {"via": "here.example", "server_name": "here.example"},
@@ -223,6 +258,17 @@ QUERIES: dict[str, dict[str, str]] = {
 
 SPENT_BY = frozenset({"/logout", "/logout/all", "/account/deactivate", "/delete_devices"})
 """Operations after whose success the user can't ask any more."""
+
+PAGES = frozenset(
+    {
+        "GET /freehold/validate_email",
+        "POST /freehold/validate_email",
+        "GET /auth/{authType}/fallback/web",
+        "POST /auth/{authType}/fallback/web",
+        "GET /_matrix/static/client/login/",
+    }
+)
+"""Operations that answer browsers: with pages."""
 
 BODY_METHODS = frozenset({"POST", "PUT", "DELETE"})
 

@@ -217,6 +217,8 @@ async def running(
                 "shared_secret": "a secret of programs",
             },
             "rate_limits": {"enabled": False},
+            "public_baseurl": "https://here.example",
+            "email": {"host": "127.0.0.1", "port": free_port(), "tls": "none", "sender": "a@b"},
             **more,
         }
         table.setdefault("federation", {})

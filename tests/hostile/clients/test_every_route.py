@@ -23,6 +23,7 @@ from tests.hostile.clients.conftest import Scene
 from tests.hostile.clients.operations import (
     BODIES,
     BODY_METHODS,
+    PAGES,
     PARAMETERS,
     QUERIES,
     SPENT_BY,
@@ -165,6 +166,11 @@ class Attack:
         self._before = before if reply.status >= 400 else None
         told = (operation.method, path[:300], str(body)[:300], user and user.user_id, reply)
         assert reply.status < 500 or reply.status == 502, told
+        if operation.name in PAGES and isinstance(reply.body, bytes):
+            assert reply.headers["Content-Type"] == "text/html; charset=utf-8", told
+            assert "default-src 'none'" in reply.headers["Content-Security-Policy"], told
+            assert reply.status < 400 or await self.server.rows() == before, told
+            return reply
         assert isinstance(reply.body, dict | list), told
         assert reply.headers["Access-Control-Allow-Origin"] == "*", told
         assert reply.headers["Content-Type"] == "application/json", told

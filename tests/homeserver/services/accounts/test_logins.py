@@ -11,12 +11,13 @@ import pytest
 from federation.errors import MatrixError
 from federation.events.ids import UserId
 from homeserver.app.domains.accounts import make_accounts
+from homeserver.app.domains.identity import make_proofs
 from homeserver.clock import SystemClock
 from homeserver.rules.accounts.rate_limits import Limit, Rate
 from homeserver.services.accounts.logins import LoggedIn, Logins, NewDevice
 from homeserver.services.accounts.passwords import Passwords
 from homeserver.services.accounts.rate_limits import RateLimiter
-from tests.homeserver.api.account_server import CHEAP, AccountServer, account_server
+from tests.homeserver.api.account_server import CHEAP, AccountServer, account_server, open_config
 
 ALICE = UserId("@alice:hs1")
 HOME, ELSEWHERE = "127.0.0.1", "198.51.100.7"
@@ -43,13 +44,17 @@ async def logins(postgres_url: str) -> AsyncIterator[Logins]:
 
 def make(server: AccountServer, passwords: Passwords) -> Logins:
     engine = replace(server.engine, context=replace(server.engine.context, clock=StillClock()))
+    limiter = RateLimiter(engine.context.clock, {Limit.LOGIN_FAILURES: Rate(0.001, 3)})
     services = make_accounts(
         engine,
         server.database,
         server.watched.hooks,
         passwords=passwords,
-        limiter=RateLimiter(engine.context.clock, {Limit.LOGIN_FAILURES: Rate(0.001, 3)}),
+        limiter=limiter,
         shared_tokens=(),
+        proofs=make_proofs(
+            engine.context, server.database, open_config(), mail=None, limiter=limiter
+        ),
     )
     return services.logins
 

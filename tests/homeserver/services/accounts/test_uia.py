@@ -14,7 +14,7 @@ from federation.events.canonical_json import JsonObject
 from federation.events.ids import DeviceId, UserId
 from homeserver import limits
 from homeserver.errors import invalid_param
-from homeserver.rules.accounts.login_flows import DUMMY, PASSWORD, Flow
+from homeserver.rules.accounts.login_flows import DUMMY, PASSWORD, Flow, claimed_user
 from homeserver.rules.accounts.rate_limits import Limit, Rate
 from homeserver.services.accounts.rate_limits import RateLimiter
 from homeserver.services.accounts.requester import Requester
@@ -65,8 +65,12 @@ def make_uia(clock: StillClock) -> Uia:
     async def is_usable(token: str) -> bool:
         return token == "good"
 
+    async def find_user(auth: Mapping[str, Any]) -> UserId | None:
+        user = claimed_user(auth)
+        return None if user is None else UserId(user)
+
     limiter = RateLimiter(clock, {Limit.LOGIN: Rate(0.001, 5)})
-    return Uia(clock, os.urandom, StageChecks(is_right, is_usable, UserId), limiter=limiter)
+    return Uia(clock, os.urandom, StageChecks(is_right, is_usable, find_user), limiter=limiter)
 
 
 async def check(

@@ -1,0 +1,26 @@
+"""Limits of third-party identifiers, and of the proofs that somebody owns one."""
+
+VALIDATION_NAME_CHARACTERS = 255
+"""A client's secret, and the ID of a session (spec)."""
+
+MSISDN_DIGITS = 15
+"""A phone number with its country's code (E.164)."""
+
+VALIDATION_S = 24 * 3600
+"""How long the link in a mail can be used, and the proof after it: mails wait for days, but who
+asked for one is there."""
+
+VALIDATION_BYTES = 32
+"""Random bytes of the token in a mail: not to be guessed."""
+
+VALIDATIONS_PER_ADDRESS = 10
+"""Proofs of one address for one purpose that are under way: one person has a few apps."""
+
+THIRD_PARTY_IDS_PER_USER = 50
+"""Identifiers of one account."""
+
+NEXT_LINK_CHARACTERS = 2_000
+"""Where a browser goes after a proof: browsers' addresses have about this length."""
+
+POLICIES = 20
+"""Documents that a new user has to accept."""

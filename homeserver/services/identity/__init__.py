@@ -1,0 +1,1 @@
+"""Third-party identifiers: proofs of ownership, accounts that have them, identity servers."""
