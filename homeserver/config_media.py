@@ -51,12 +51,14 @@ class RetentionTables(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class MediaSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """`[media]`: the store, and what users may put into it. `path` is `<data_dir>/media` by
-    default. Media that come while `unauthenticated` is true never need a token."""
+    """`[media]`: the store, and what users and other servers may put into it. `path` is
+    `<data_dir>/media` by default. Media that come while `unauthenticated` is true never need a
+    token."""
 
     store: Literal["disk", "s3"] = "disk"
     path: str = ""
     upload_bytes: int = limits.MEDIA_UPLOAD_BYTES_DEFAULT
+    remote_bytes: int = limits.MEDIA_FETCH_BYTES_DEFAULT
     unauthenticated: bool = False
     s3: S3Settings = S3Settings()
     quota: QuotaSettings = QuotaSettings()
@@ -72,10 +74,12 @@ def media_problems(media: MediaSettings) -> Iterator[str]:
             yield "media.s3.endpoint must begin with https:// or http://"
         if bool(media.s3.access_key_id) != bool(media.s3.secret_access_key):
             yield "media.s3: access_key_id and secret_access_key belong together"
-        if media.upload_bytes > limits.MEDIA_S3_BYTES_MAX:
-            yield f"media.upload_bytes: S3 takes at most {limits.MEDIA_S3_BYTES_MAX}"
-    if media.upload_bytes < 1:
-        yield "media.upload_bytes must be at least 1"
+    for name in ("upload_bytes", "remote_bytes"):
+        size: int = getattr(media, name)
+        if size < 1:
+            yield f"media.{name} must be at least 1"
+        if media.store == "s3" and size > limits.MEDIA_S3_BYTES_MAX:
+            yield f"media.{name}: S3 takes at most {limits.MEDIA_S3_BYTES_MAX}"
     if media.quota.hours < 1:
         yield "media.quota.hours must be at least 1"
     numbers = {

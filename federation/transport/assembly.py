@@ -112,7 +112,7 @@ class InboundPorts:
     users: UserQueries
     edus: EduSink
     invites: InviteGate
-    media: LocalMedia | None = None
+    media: LocalMedia
 
 
 @dataclass(frozen=True, slots=True)

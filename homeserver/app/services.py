@@ -30,7 +30,7 @@ from homeserver.services.accounts.passwords import Passwords
 from homeserver.services.accounts.profiles import RemoteProfiles
 from homeserver.services.accounts.rate_limits import RateLimiter
 from homeserver.services.ephemeral.typing_audience import Forward
-from homeserver.services.media.downloads import NoRemoteMedia
+from homeserver.services.media.served_media import MediaForServers
 from homeserver.services.rooms.joining.intents import DurableJoining
 from homeserver.services.rooms.joining.remote_invites import RemoteInvites
 from homeserver.services.rooms.joining.remote_memberships import alias_look_up
@@ -77,7 +77,7 @@ def make_services(
     encryption = make_encryption(engine, database, outbound.queries)
     ephemeral = make_ephemeral(engine, database, forward)
     account_data = make_account_data(engine, database)
-    media = make_media(engine, database, config, NoRemoteMedia())
+    media = make_media(engine, database, config, outbound.requests.media)
     people = make_member_directory(engine, database, account_data.carry_over)
     joining = make_joining(engine, database, outbound)
     rooms = make_rooms(
@@ -107,6 +107,7 @@ def make_services(
         directory=rooms.directory,
         arrivals=outbound.arrivals,
         invites=RemoteInvites(database, people, engine.memberships, limiter),
+        media=MediaForServers(media.downloads, engine.context.name),
     )
     return Services(
         engine=engine,

@@ -76,6 +76,19 @@ MEDIA_CACHED_S = 86_400
 MEDIA_UPLOAD_BYTES_DEFAULT = 100 * 1024 * 1024
 """`media.upload_bytes` by default."""
 
+MEDIA_FETCH_BYTES_DEFAULT = 100 * 1024 * 1024
+"""`media.remote_bytes` by default: the largest media of another server that are fetched."""
+
+MEDIA_REFUSED_S = 300.0
+"""How long media of another server that are missing there, too large or broken aren't asked for
+again."""
+
+MEDIA_REFUSALS_REMEMBERED = 10_000
+"""Such media; a forgotten one costs one more request."""
+
+MEDIA_BUSY_RETRY_AFTER_MS = 5_000
+"""Told with the 429 where a user's requests to other servers take longer than they may wait."""
+
 MEDIA_QUOTA_HOURS_DEFAULT = 24
 """`media.quota.hours` by default."""
 

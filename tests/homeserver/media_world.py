@@ -13,10 +13,11 @@ from federation.errors import MatrixError
 from federation.events.ids import ServerName, UserId
 from homeserver.clock import SystemClock
 from homeserver.config_media import MediaSettings, QuotaSettings
+from homeserver.errors import not_found
 from homeserver.rules.media.mxc import Mxc
 from homeserver.services.media.arrivals import ContentArrivals
 from homeserver.services.media.contents import Contents
-from homeserver.services.media.downloads import Downloads, NoRemoteMedia, RemoteMedia
+from homeserver.services.media.downloads import Downloads, RemoteMedia
 from homeserver.services.media.uploads import Upload, Uploads
 from homeserver.storage.database import Database
 from homeserver.storage.media.blob_store import BlobStore
@@ -57,6 +58,14 @@ async def pieces_of(*pieces: bytes) -> AsyncGenerator[bytes, None]:
 async def whole(pieces: AsyncIterator[bytes]) -> bytes:
     """Joins what a reader yields."""
     return b"".join([piece async for piece in pieces])
+
+
+class NoRemoteMedia:
+    """A server without media of others."""
+
+    async def fetch(self, mxc: Mxc, *, timeout_ms: int) -> MediaItem:
+        """Raises 404 M_NOT_FOUND."""
+        raise not_found("There is no such media")
 
 
 class MediaWorld:

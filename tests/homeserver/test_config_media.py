@@ -21,6 +21,7 @@ def parsed(text: str, **environment: str) -> Config:
 def test_defaults_are_bounded() -> None:
     config = parsed("")
     assert config.media.upload_bytes == limits.MEDIA_UPLOAD_BYTES_DEFAULT
+    assert config.media.remote_bytes == limits.MEDIA_FETCH_BYTES_DEFAULT
     quota = config.media.quota
     assert (quota.hours, quota.bytes, quota.files) == (
         limits.MEDIA_QUOTA_HOURS_DEFAULT,
@@ -50,6 +51,7 @@ def test_a_secret_may_come_from_the_environment() -> None:
         ('[media]\nstore = "s3"', "media.s3.bucket is missing"),
         ('[media]\nstore = "tape"', "isn't one of its values"),
         ("[media]\nupload_bytes = 0", "media.upload_bytes must be at least 1"),
+        ("[media]\nremote_bytes = 0", "media.remote_bytes must be at least 1"),
         ("[media.quota]\nhours = 0", "media.quota.hours must be at least 1"),
         ("[media.quota]\nbytes = -1", "media.quota.bytes must be at least 0"),
         ("[media.quota]\nfiles = -1", "media.quota.files must be at least 0"),

@@ -48,8 +48,7 @@ from federation.transport.routes.users import UserRoutes
 
 @dataclass(frozen=True, slots=True)
 class RouteParts:
-    """The dependencies of the endpoints. `software` is name and version for /version. Without
-    `media` there are no endpoints for them."""
+    """The dependencies of the endpoints. `software` is name and version for /version."""
 
     name: ServerName
     key: SigningKey
@@ -67,7 +66,7 @@ class RouteParts:
     recommendations: Recommendations
     invites: InviteGate
     invite_states: InviteStates
-    media: LocalMedia | None = None
+    media: LocalMedia
     software: tuple[str, str] = ("Freehold", "0.1.0")
 
 
@@ -107,9 +106,8 @@ class FederationRoutes:
             *rooms.table(endpoints),
             *UserRoutes(parts.name, parts.users).table(endpoints),
             *JoiningRoutes(parts.name, parts.key, joining).table(endpoints),
+            *MediaRoutes(parts.media, parts.clock).table(endpoints),
         ]
-        if parts.media is not None:
-            self._table += MediaRoutes(parts.media, parts.clock).table(endpoints)
 
     def table(self) -> list[Route]:
         """Returns method, path template and handler of every endpoint."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
+from federation.media_ports import LocalMedia
 from federation.ports import InviteGate
 from federation.transport.assembly import (
     FederationContext,
@@ -48,6 +49,7 @@ class FederationServices:
     queries: FederationQueries
     edus: FederationEdus
     invites: InviteGate
+    media: LocalMedia
 
 
 def make_net_requests(
@@ -114,7 +116,9 @@ def make_stored_inbound(
     services: FederationServices,
 ) -> InboundFederation:
     """Creates the endpoints for other servers and the stored inbox."""
-    ports = InboundPorts(InboxTable(database), services.queries, services.edus, services.invites)
+    ports = InboundPorts(
+        InboxTable(database), services.queries, services.edus, services.invites, services.media
+    )
     return make_inbound(context, outbound, room_ports(engine), ports)
 
 
@@ -127,6 +131,7 @@ def make_federation(
     directory: Directory,
     arrivals: Arrivals,
     invites: InviteGate,
+    media: LocalMedia,
 ) -> FederationServices:
     """Creates the services that other servers ask, and those that take their EDUs."""
     queries = FederationQueries(
@@ -146,4 +151,4 @@ def make_federation(
         to_device=encryption.to_device,
         remote_devices=encryption.remote_devices,
     )
-    return FederationServices(queries, edus, invites)
+    return FederationServices(queries, edus, invites, media)

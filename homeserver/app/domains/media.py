@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from federation.transport.media.media_fetcher import MediaFetcher
 from homeserver.api.http.routes import Route
 from homeserver.api.media.downloads import DownloadsApi
 from homeserver.api.media.uploads import UploadsApi
@@ -12,7 +13,8 @@ from homeserver.app.engine import Engine
 from homeserver.config import Config
 from homeserver.services.media.arrivals import ContentArrivals
 from homeserver.services.media.contents import Contents
-from homeserver.services.media.downloads import Downloads, RemoteMedia
+from homeserver.services.media.downloads import Downloads
+from homeserver.services.media.remote_media import RemoteMediaCache
 from homeserver.services.media.retention import Retention
 from homeserver.services.media.stores import open_store
 from homeserver.services.media.uploads import Uploads
@@ -30,9 +32,9 @@ class MediaServices:
 
 
 def make_media(
-    engine: Engine, database: Database, config: Config, remote: RemoteMedia
+    engine: Engine, database: Database, config: Config, fetcher: MediaFetcher
 ) -> MediaServices:
-    """Creates the services; `remote` brings media of other servers."""
+    """Creates the services; `fetcher` fetches media of other servers."""
     context = engine.context
     contents = Contents(open_store(config.media, config.media_folder), database, context.clock)
     arrivals = ContentArrivals()
@@ -53,7 +55,9 @@ def make_media(
             context.name,
             clock=context.clock,
             arrivals=arrivals,
-            remote=remote,
+            remote=RemoteMediaCache(
+                database, contents, fetcher, settings=config.media, clock=context.clock
+            ),
         ),
         retention=Retention(
             database, contents, context.name, config.media.retention, context.clock

@@ -9,7 +9,8 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 
 from federation.ports import Clock
 from homeserver import limits
@@ -18,12 +19,40 @@ from homeserver.storage.media.blob_store import (
     BlobContent,
     BlobStore,
     BlobStoreUnavailable,
+    BlobWriter,
 )
 from homeserver.storage.media.blobs import BlobTable
 
 
 class ContentTooLarge(Exception):
     """The content is larger than its receiver takes."""
+
+
+class ContentWriter:
+    """One content on its way into the store, of at most `bytes_max` bytes."""
+
+    def __init__(
+        self,
+        writer: BlobWriter,
+        expect: Callable[[BlobContent], Awaitable[None]],
+        bytes_max: int,
+    ) -> None:
+        self._writer, self._expect, self._left = writer, expect, bytes_max
+
+    async def write(self, piece: bytes) -> None:
+        """Appends a piece. Raises ContentTooLarge or BlobStoreUnavailable."""
+        self._left -= len(piece)
+        if self._left < 0:
+            raise ContentTooLarge
+        await self._writer.write(piece)
+
+    async def keep(self) -> BlobContent:
+        """Ends the content; returns its name and size once it is safe in the store. Raises
+        BlobStoreUnavailable or DatabaseUnavailable."""
+        content = await self._writer.finish()
+        await self._expect(content)
+        await self._writer.keep()
+        return content
 
 
 class Contents:
@@ -35,27 +64,23 @@ class Contents:
     async def receive(self, pieces: AsyncIterator[bytes], *, bytes_max: int) -> BlobContent:
         """Stores a content that comes in pieces. Raises ContentTooLarge, BlobStoreUnavailable,
         DatabaseUnavailable, or what the pieces raise; then nothing is kept."""
-        size = 0
-        async with self._store.writing() as writer:
+        async with self.writing(bytes_max=bytes_max) as writer:
             async for piece in pieces:
-                size += len(piece)
-                if size > bytes_max:
-                    raise ContentTooLarge
                 await writer.write(piece)
-            content = await writer.finish()
-            await self._expect(content)
-            await writer.keep()
-        return content
+            return await writer.keep()
+
+    @asynccontextmanager
+    async def writing(self, *, bytes_max: int) -> AsyncIterator[ContentWriter]:
+        """A writer of one content; what wasn't kept at the end of the block is dropped."""
+        async with self._store.writing() as writer:
+            yield ContentWriter(writer, self._expect, bytes_max)
 
     async def put(self, data: bytes) -> BlobContent:
         """Stores a content that is in memory. Raises BlobStoreUnavailable or
         DatabaseUnavailable."""
-        async with self._store.writing() as writer:
+        async with self.writing(bytes_max=len(data)) as writer:
             await writer.write(data)
-            content = await writer.finish()
-            await self._expect(content)
-            await writer.keep()
-        return content
+            return await writer.keep()
 
     async def read(
         self, content: BlobContent, start: int = 0, stop: int | None = None

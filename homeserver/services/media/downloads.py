@@ -32,21 +32,13 @@ _log = logging.getLogger(__name__)
 
 
 class RemoteMedia(Protocol):
-    """Brings media of other servers into the cache (`NoRemoteMedia`, and those of tests)."""
+    """Brings media of other servers into the cache (`RemoteMediaCache`, and those of tests)."""
 
     async def fetch(self, mxc: Mxc, *, timeout_ms: int) -> MediaItem:
         """Fetches a content that isn't in the cache or in the store, keeps it (`Contents.receive`,
         `MediaTable.keep_remote`) and returns the complete item. Requests for the same URI at one
         time are one. Raises MatrixError: 404 M_NOT_FOUND, 502 M_TOO_LARGE, 504
         M_NOT_YET_UPLOADED."""
-
-
-class NoRemoteMedia:
-    """A server without media of others."""
-
-    async def fetch(self, mxc: Mxc, *, timeout_ms: int) -> MediaItem:
-        """Raises 404 M_NOT_FOUND."""
-        raise _missing()
 
 
 class Downloads:

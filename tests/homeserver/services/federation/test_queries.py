@@ -19,6 +19,7 @@ from homeserver.engine.followers.memberships import UserRoom
 from homeserver.services.rooms.directory import Target
 from homeserver.storage.accounts.profiles import ProfileTable
 from homeserver.storage.database import Database
+from tests.federation.transport.memory_media import MemoryMedia
 from tests.federation.transport.memory_outside import OpenGate
 from tests.homeserver.device_world import (
     ALICE,
@@ -65,6 +66,7 @@ class World:
             directory=cast(Any, SimpleNamespace(resolve_local=directory)),
             arrivals=self.arrivals,
             invites=OpenGate(),
+            media=MemoryMedia(),
         )
         self.queries, self.edus = services.queries, services.edus
 
