@@ -190,8 +190,8 @@ class ScriptedPeer:
                     found = await found
                 if isinstance(found, Http):
                     # written in pieces, so that a long answer isn't copied
-                    body = io.BytesIO(found.body)
-                    return web.Response(status=found.status, body=body, headers=found.headers)
+                    said = io.BytesIO(found.body)
+                    return web.Response(status=found.status, body=said, headers=found.headers)
                 return web.Response(body=canonical_json.encode_lenient(found))
         if "/key/v2/server" in path:
             document = build_key_document(ServerName(self.name), self.key, [], now_ms())
