@@ -86,6 +86,22 @@ class RegistrationSettings(msgspec.Struct, frozen=True, kw_only=True):
     shared_secret: str = ""
 
 
+class SessionSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """`[sessions]`: how many seconds an access token holds: that of a client that can refresh it,
+    and that of another one, which has to log in again (0: for ever)."""
+
+    refreshable_token_s: int = limits.ACCESS_TOKEN_S
+    token_s: int = 0
+
+
+class PasswordSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """`[passwords]`: the cost of a password's hash (Argon2id): rounds over so much memory. Stored
+    hashes of another cost are made anew at the next log-in."""
+
+    iterations: int = limits.PASSWORD_ITERATIONS
+    memory_kib: int = limits.PASSWORD_MEMORY_KIB
+
+
 class RateSettings(msgspec.Struct, frozen=True, kw_only=True):
     """`[rate_limits.<name>]`: the tokens gained each second, and the largest number of saved
     tokens.
@@ -166,6 +182,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     media: MediaSettings = MediaSettings()
     listeners: tuple[Listener, ...] = (Listener(address="127.0.0.1:8008"),)
     registration: RegistrationSettings = RegistrationSettings()
+    sessions: SessionSettings = SessionSettings()
+    passwords: PasswordSettings = PasswordSettings()
     rate_limits: RateLimitSettings = RateLimitSettings()
     federation: FederationTable = FederationTable()
     push: PushSettings = PushSettings()
@@ -235,6 +253,10 @@ def _value_problems(config: Config) -> list[str]:
             "registration.shared_secret is too short: a random one of at least"
             f" {limits.SHARED_SECRET_CHARACTERS} characters is needed"
         )
+    sessions = config.sessions
+    if sessions.refreshable_token_s < 1 or sessions.token_s < 0:
+        problems.append("sessions: a token holds for at least a second (token_s = 0: for ever)")
+    problems += _password_problems(config.passwords)
     url = config.database.url
     if url != "embedded" and not url.startswith(("postgresql://", "postgres://")):
         problems.append('database.url must be "embedded" or begin with postgresql://')
@@ -246,6 +268,16 @@ def _value_problems(config: Config) -> list[str]:
         *email_problems(config.email, config.public_baseurl, config.registration.email),
         *policy_problems(config.terms),
     ]
+
+
+def _password_problems(passwords: PasswordSettings) -> list[str]:
+    problems = []
+    if not 1 <= passwords.iterations <= limits.PASSWORD_ITERATIONS_MAX:
+        problems.append(f"passwords.iterations: 1 to {limits.PASSWORD_ITERATIONS_MAX}")
+    least, most = limits.PASSWORD_MEMORY_KIB_MIN, limits.PASSWORD_MEMORY_KIB_MAX
+    if not least <= passwords.memory_kib <= most:
+        problems.append(f"passwords.memory_kib: {least} to {most}")
+    return problems
 
 
 def _listener_problems(config: Config) -> list[str]:

@@ -66,6 +66,7 @@ def configuration(
         toml_table("[[listeners]]", {"address": f"{LOOPBACK}:{server.ports.http}"}),
         toml_table("[registration]", {"enabled": True, "verification": "none"}),
         toml_table("[rate_limits]", {"enabled": False}),
+        toml_table("[passwords]", {"iterations": 1, "memory_kib": 32}),
         toml_table("[federation]", {"ca_paths": (str(authority_path),)}),
         toml_table("[federation.address_overrides]", overrides),
         toml_table("[log]", {"level": "debug", "access": True}),

@@ -89,7 +89,7 @@ class ServerInfoApi:
                 "m.set_avatar_url": {"enabled": True},
                 "m.profile_fields": {"enabled": True},
                 "m.3pid_changes": {"enabled": self._has_mail},
-                "m.get_login_token": {"enabled": False},
+                "m.get_login_token": {"enabled": not request.requester.is_guest},
             }
         }
 

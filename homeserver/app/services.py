@@ -26,7 +26,7 @@ from homeserver.app.engine import Engine
 from homeserver.config import Config
 from homeserver.outbound.mail.sender import MailSender
 from homeserver.services.account_data.account_data import AccountDataService
-from homeserver.services.accounts.passwords import Passwords
+from homeserver.services.accounts.passwords import Passwords, configured_hasher
 from homeserver.services.accounts.profiles import RemoteProfiles
 from homeserver.services.accounts.rate_limits import RateLimiter
 from homeserver.services.ephemeral.typing_audience import Forward
@@ -92,9 +92,9 @@ def make_services(
         engine,
         database,
         hooks,
-        passwords=Passwords(engine.context.random_bytes),
+        passwords=Passwords(engine.context.random_bytes, configured_hasher(config.passwords)),
         limiter=limiter,
-        shared_tokens=config.registration.tokens,
+        config=config,
         proofs=proofs,
     )
     timeline = make_timeline(engine, RoomBackfill(outbound.backfiller, engine.context.name))

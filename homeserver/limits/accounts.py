@@ -21,6 +21,24 @@ PASSWORD_THREADS = 2
 PASSWORD_QUEUE = 64
 """Password hashes that wait or run; some seconds of work. Beyond it 429."""
 
+ACCESS_TOKEN_S = 3600
+"""How long an access token holds that its client can refresh, unless configured otherwise."""
+
+PASSWORD_ITERATIONS = 3
+"""The rounds of a password's hash, unless configured otherwise (RFC 9106's second choice)."""
+
+PASSWORD_MEMORY_KIB = 64 * 1024
+"""The memory of a password's hash, likewise."""
+
+PASSWORD_MEMORY_KIB_MIN = 32
+"""The least memory that Argon2 can take for a hash with its four lanes."""
+
+PASSWORD_MEMORY_KIB_MAX = 4 * 1024 * 1024
+"""The most that a hash may be set to take: 4 GiB."""
+
+PASSWORD_ITERATIONS_MAX = 100
+"""The most rounds that a hash may be set to take."""
+
 PASSWORD_BYTES = 512
 """The longest password; Argon2's cost hardly depends on the length, the memory for bodies does."""
 
@@ -76,6 +94,18 @@ REGISTRATION_NONCE_BYTES = 32
 
 ACCOUNTS_READ_AT_ONCE = 1_000
 """Accounts in memory while all are listed."""
+
+LOGIN_TOKEN_S = 120
+"""How long a login token holds (the spec's recommendation)."""
+
+LOGIN_TOKENS = 10_000
+"""Login tokens that wait; beyond it the oldest goes. Each took a password, or a single sign-on."""
+
+OPENID_TOKEN_S = 3600
+"""How long an OpenID token proves a user's ID."""
+
+OPENID_TOKENS_PER_USER = 100
+"""OpenID tokens of a user that hold at once: widgets ask for one each; the oldest goes."""
 
 ACCOUNT_WATCH_S = 5
 """How often the connection is checked by which changes of accounts are told: a locked user whose

@@ -211,7 +211,7 @@ def _run(path: Path, work: Callable[[AccountAdministration], Awaitable[T]]) -> T
     from federation.events.ids import ServerName
     from homeserver.clock import SystemClock
     from homeserver.config import ConfigInvalid, load_config
-    from homeserver.services.accounts.passwords import Passwords
+    from homeserver.services.accounts.passwords import Passwords, configured_hasher
     from homeserver.services.admin.accounts import AccountAdministration
     from homeserver.storage.database import DatabaseUnavailable, DataRefused
     from homeserver.storage.migrate import SchemaTooNew
@@ -220,7 +220,7 @@ def _run(path: Path, work: Callable[[AccountAdministration], Awaitable[T]]) -> T
 
     async def run() -> T:
         config = load_config(path)
-        passwords = Passwords(os.urandom)
+        passwords = Passwords(os.urandom, configured_hasher(config.passwords))
         try:
             async with writable(config) as database:
                 name = ServerName(config.server_name)

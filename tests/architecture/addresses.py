@@ -51,6 +51,10 @@ COVERS: Mapping[str, Sequence[str]] = {
     "tests/homeserver/api/accounts/test_accounts.py": [
         "homeserver/services/accounts/accounts.py",
     ],
+    "tests/homeserver/api/accounts/test_openid.py": [
+        "homeserver/services/accounts/sessions/openid.py",
+        "homeserver/storage/accounts/openid_tokens.py",
+    ],
     "tests/homeserver/api/accounts/test_devices.py": [
         "homeserver/services/accounts/device_removal.py",
         "homeserver/services/accounts/devices.py",
@@ -109,6 +113,9 @@ COVERS: Mapping[str, Sequence[str]] = {
     "tests/homeserver/services/accounts/test_logins.py": [
         "homeserver/app/domains/accounts.py",
         "homeserver/app/routes.py",
+    ],
+    "tests/homeserver/services/accounts/sessions/test_refreshes.py": [
+        "homeserver/storage/accounts/refresh_tokens.py",
     ],
     "tests/homeserver/services/encryption/test_remote_devices.py": [
         "homeserver/services/encryption/key_queries.py",

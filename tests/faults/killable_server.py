@@ -152,6 +152,7 @@ def _write(
         toml_table("[[listeners]]", {"address": plain}),
         toml_table("[registration]", {"enabled": True, "verification": "none"}),
         toml_table("[rate_limits]", {"enabled": False}),
+        toml_table("[passwords]", {"iterations": 1, "memory_kib": 32}),
         toml_table("[federation]", {"ca_paths": (str(folder / "ca.pem"),)}),
         toml_table("[federation.address_overrides]", {f'"{peer.name}"': peer.address}),
     ]

@@ -133,6 +133,21 @@ def test_each_mistake_is_named(text: str, problem: str) -> None:
         ),
         ("[rate_limits]\nlogin = { per_second = 0, burst = 1 }", "rate_limits.login: per_second"),
         ('[metrics]\naddress = "x"', "metrics.address"),
+        ("[sessions]\nrefreshable_token_s = 0", "sessions: a token holds"),
+        ("[sessions]\ntoken_s = -1", "sessions: a token holds"),
+        ("[passwords]\niterations = 0", "passwords.iterations: 1 to"),
+        (
+            f"[passwords]\niterations = {limits.PASSWORD_ITERATIONS_MAX + 1}",
+            "passwords.iterations: 1 to",
+        ),
+        (
+            f"[passwords]\nmemory_kib = {limits.PASSWORD_MEMORY_KIB_MIN - 1}",
+            "passwords.memory_kib: 32 to",
+        ),
+        (
+            f"[passwords]\nmemory_kib = {limits.PASSWORD_MEMORY_KIB_MAX + 1}",
+            "passwords.memory_kib: 32 to",
+        ),
         ('[email]\nhost = "x"', "email.sender must be an address"),
         ('[email]\nhost = "x"\nsender = "a@b"', "email: links in mails need public_baseurl"),
         ('[email]\nhost = "x"\nnext_links = ["x"]', "email.next_links must begin with"),
@@ -179,6 +194,15 @@ def test_values_that_cant_be_are_named(text: str, problem: str) -> None:
 @pytest.mark.parametrize("name", ["", "a b", "a_b", "http://a", "a:123456", "@a:b"])
 def test_a_server_name_keeps_to_the_grammar(name: str) -> None:
     assert problems(f'server_name = "{name}"')[0].startswith(f'server_name "{name}"')
+
+
+def test_the_dearest_and_the_cheapest_hash_are_taken() -> None:
+    for iterations, memory_kib in (
+        (1, limits.PASSWORD_MEMORY_KIB_MIN),
+        (limits.PASSWORD_ITERATIONS_MAX, limits.PASSWORD_MEMORY_KIB_MAX),
+    ):
+        table = f"[passwords]\niterations = {iterations}\nmemory_kib = {memory_kib}"
+        assert parse(f'server_name = "hs1"\n{table}').passwords.iterations == iterations
 
 
 def test_a_shared_secret_of_the_least_length_is_taken() -> None:

@@ -29,6 +29,7 @@ from homeserver.rules.accounts.rate_limits import Limit
 from homeserver.rules.accounts.terms import named_policies
 from homeserver.services.accounts.accounts import Accounts, AlsoStored, Registration
 from homeserver.services.accounts.logins import LoggedIn, NewDevice
+from homeserver.services.accounts.tokens import IssuedTokens
 from homeserver.services.accounts.uia import Uia, guarded
 from homeserver.services.identity.third_party_ids import add_confirmed
 from homeserver.services.identity.validations import Purpose
@@ -46,11 +47,13 @@ class RegisterBody(msgspec.Struct, frozen=True, kw_only=True):
     initial_device_display_name: str | None = None
     inhibit_login: bool | None = False
     guest_access_token: str | None = None
+    refresh_token: bool | None = False
 
     def device(self, address: str) -> NewDevice:
         """The device parameters of the request."""
         device_id = None if self.device_id is None else DeviceId(self.device_id)
-        return NewDevice(device_id, self.initial_device_display_name, address)
+        name, refreshable = self.initial_device_display_name, bool(self.refresh_token)
+        return NewDevice(device_id, name, address, refreshable)
 
 
 class DeactivateBody(msgspec.Struct, frozen=True, kw_only=True):
@@ -183,7 +186,7 @@ class AccountsApi:
     async def _register_guest(self, request: Request, body: RegisterBody) -> JsonObject:
         if not self._guests:
             raise MatrixError(403, "M_GUEST_ACCESS_FORBIDDEN", "Guests aren't allowed here")
-        device = NewDevice(None, body.initial_device_display_name, request.address)
+        device = body.device(request.address)._replace(device_id=None)
         device.check()
         return logged_in(
             await self._accounts.register(Registration(None, None, device, is_guest=True))
@@ -209,6 +212,16 @@ def logged_in(result: LoggedIn) -> JsonObject:
         "user_id": result.user_id,
         "home_server": result.user_id.partition(":")[2],
     }
-    if result.token is not None:
-        answer |= {"access_token": result.token, "device_id": result.device_id}
+    if result.tokens is not None:
+        answer |= {"device_id": result.device_id, **token_fields(result.tokens)}
     return answer
+
+
+def token_fields(tokens: IssuedTokens) -> JsonObject:
+    """Returns the part of an answer that hands out tokens."""
+    fields: JsonObject = {"access_token": tokens.access}
+    if tokens.refresh is not None:
+        fields["refresh_token"] = tokens.refresh
+    if tokens.lifetime_ms is not None:
+        fields["expires_in_ms"] = tokens.lifetime_ms
+    return fields

@@ -17,9 +17,9 @@ from homeserver.api.accounts.accounts import logged_in
 from homeserver.api.http.request import Request
 from homeserver.api.http.routes import Auth, Handler, Route, v3
 from homeserver.errors import bad_json, missing_param
-from homeserver.rules.accounts.login_flows import PASSWORD, claimed_user, login_flows
+from homeserver.rules.accounts.login_flows import PASSWORD, TOKEN, claimed_user, login_flows
 from homeserver.rules.accounts.rate_limits import Limit
-from homeserver.services.accounts.logins import Logins, NewDevice
+from homeserver.services.accounts.logins import LoggedIn, Logins, NewDevice
 from homeserver.services.identity.identifiers import names_third_party_id
 
 
@@ -32,13 +32,16 @@ class LoginBody(msgspec.Struct, frozen=True, kw_only=True):
     medium: str | None = None
     address: str | None = None
     password: str | None = None
+    token: str | None = None
     device_id: str | None = None
     initial_device_display_name: str | None = None
+    refresh_token: bool | None = False
 
     def device(self, address: str) -> NewDevice:
         """The device parameters of the request."""
         device_id = None if self.device_id is None else DeviceId(self.device_id)
-        return NewDevice(device_id, self.initial_device_display_name, address)
+        name, refreshable = self.initial_device_display_name, bool(self.refresh_token)
+        return NewDevice(device_id, name, address, refreshable)
 
     def claimed(self) -> Mapping[str, Any]:
         """Returns the parameters that say who wants to log in. Raises 400 M_MISSING_PARAM, or
@@ -89,18 +92,26 @@ class LoginsApi:
     async def log_in(self, request: Request) -> JsonObject:
         """POST /login"""
         body = await request.parse(LoginBody)
-        if body.type != PASSWORD:
+        if body.type == PASSWORD:
+            result = await self._by_password(body, request.address)
+        elif body.type == TOKEN:
+            if body.token is None:
+                raise missing_param("Missing field: token")
+            result = await self._logins.log_in_by_token(body.token, body.device(request.address))
+        else:
             raise MatrixError(400, "M_UNKNOWN", "Bad login type.")
-        if body.password is None:
-            raise missing_param("Missing field: password")
-        claimed = body.claimed()
-        result = await self._logins.log_in(
-            await self._find_user(claimed), body.password, body.device(request.address)
-        )
         answer = logged_in(result)
         if self._public_baseurl:
             answer["well_known"] = {"m.homeserver": {"base_url": self._public_baseurl}}
         return answer
+
+    async def _by_password(self, body: LoginBody, address: str) -> LoggedIn:
+        if body.password is None:
+            raise missing_param("Missing field: password")
+        claimed = body.claimed()
+        return await self._logins.log_in(
+            await self._find_user(claimed), body.password, body.device(address)
+        )
 
     async def log_out(self, request: Request) -> JsonObject:
         """POST /logout"""

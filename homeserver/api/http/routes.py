@@ -31,6 +31,7 @@ _BEFORE_V1_1 = {_V3: "/_matrix/client/r0", "/_matrix/media/v3": "/_matrix/media/
 SINCE_V1_1 = frozenset(
     {
         "DELETE /profile/{userId}/{keyName}",
+        "POST /refresh",
         "POST /room_keys/version",
         "GET /room_keys/version",
         "GET /room_keys/version/{version}",

@@ -11,7 +11,9 @@ from homeserver.api.accounts.accounts import AccountsApi
 from homeserver.api.accounts.devices import DevicesApi
 from homeserver.api.accounts.login_page import LoginPageApi
 from homeserver.api.accounts.logins import LoginsApi
+from homeserver.api.accounts.openid import OpenIdApi
 from homeserver.api.accounts.profiles import ProfilesApi
+from homeserver.api.accounts.sessions import SessionsApi
 from homeserver.api.accounts.stage_pages import StagePagesApi, StageParts
 from homeserver.api.http.routes import Route
 from homeserver.app.domains.identity import ProofServices
@@ -26,7 +28,10 @@ from homeserver.services.accounts.passwords import Passwords
 from homeserver.services.accounts.profiles import Profiles
 from homeserver.services.accounts.rate_limits import RateLimiter
 from homeserver.services.accounts.seen_devices import SeenDevices
-from homeserver.services.accounts.tokens import Tokens
+from homeserver.services.accounts.sessions.login_tokens import LoginTokens
+from homeserver.services.accounts.sessions.openid import OpenId
+from homeserver.services.accounts.sessions.refreshes import Refreshes
+from homeserver.services.accounts.tokens import Tokens, configured_lifetimes
 from homeserver.services.accounts.uia import StageChecks, Uia
 from homeserver.storage.database import Database
 from homeserver.web.pages import Pages
@@ -37,6 +42,9 @@ class AccountServices:
     """Accounts, log-ins, devices and profiles."""
 
     tokens: Tokens
+    refreshes: Refreshes
+    login_tokens: LoginTokens
+    openid: OpenId
     passwords: Passwords
     accounts: Accounts
     logins: Logins
@@ -64,17 +72,18 @@ def make_accounts(
     *,
     passwords: Passwords,
     limiter: RateLimiter,
-    shared_tokens: Sequence[str],
+    config: Config,
     proofs: ProofServices,
 ) -> AccountServices:
-    """Creates the services. `shared_tokens` are the configuration's registration tokens."""
+    """Creates the services."""
     name, clock, random_bytes = (
         engine.context.name,
         engine.context.clock,
         engine.context.random_bytes,
     )
     committer = engine.committer
-    tokens = Tokens(database, random_bytes)
+    tokens = Tokens(database, random_bytes, clock, configured_lifetimes(config.sessions))
+    login_tokens = LoginTokens(database, clock, random_bytes)
     removal = DeviceRemoval(committer, tokens, hooks.on_devices_deleted, sends=engine.transactions)
     accounts = Accounts(
         database,
@@ -86,7 +95,7 @@ def make_accounts(
             tokens,
             removal,
             hooks.on_deactivated,
-            shared_tokens,
+            config.registration.tokens,
         ),
     )
     checks = StageChecks(
@@ -96,9 +105,12 @@ def make_accounts(
         proofs.stages,
         proofs.stage_params,
     )
-    parts = LoginParts(clock, random_bytes, passwords, tokens, limiter, removal)
+    parts = LoginParts(clock, random_bytes, passwords, tokens, limiter, removal, login_tokens)
     return AccountServices(
         tokens=tokens,
+        refreshes=Refreshes(database, clock, tokens),
+        login_tokens=login_tokens,
+        openid=OpenId(database, name, clock, random_bytes),
         passwords=passwords,
         accounts=accounts,
         logins=Logins(database, committer, name, parts),
@@ -137,6 +149,8 @@ def account_routes(
         ).routes(),
         LoginPageApi(pages).routes(),
         StagePagesApi(StageParts(services.uia, pages, proofs.validations, config.terms)).routes(),
+        SessionsApi(services.refreshes, services.login_tokens, services.uia).routes(),
+        OpenIdApi(services.openid).routes(),
         DevicesApi(services.devices, services.uia).routes(),
         ProfilesApi(services.profiles).routes(),
     ]

@@ -19,6 +19,7 @@ from federation.events.ids import UserId
 
 DUMMY: Final = "m.login.dummy"
 PASSWORD: Final = "m.login.password"
+TOKEN: Final = "m.login.token"
 REGISTRATION_TOKEN: Final = "m.login.registration_token"
 EMAIL_IDENTITY: Final = "m.login.email.identity"
 RECAPTCHA: Final = "m.login.recaptcha"
@@ -89,6 +90,6 @@ def claimed_user(auth: Mapping[str, Any]) -> str | None:
     return user if isinstance(user, str) else None
 
 
-def login_flows() -> Sequence[Mapping[str, str]]:
+def login_flows() -> Sequence[Mapping[str, Any]]:
     """Returns the flows of GET /login."""
-    return ({"type": PASSWORD},)
+    return ({"type": PASSWORD}, {"type": TOKEN, "get_login_token": True})

@@ -107,7 +107,7 @@ class Accounts:
         user_id = self.user_id(self._random_localpart() if localpart is None else localpart)
         password = wanted.password
         password_hash = None if password is None else await self._parts.passwords.hash(password)
-        token = self._parts.tokens.make()
+        issued = self._parts.tokens.issue(refreshable=wanted.device.refreshable)
         device_id = wanted.device.device_id or make_device_id(self._parts.random_bytes)
         new = accounts.NewAccount(
             user_id=user_id,
@@ -118,13 +118,15 @@ class Accounts:
             created_ms=self._parts.clock.now_ms(),
             device_id=None if wanted.inhibit_login else device_id,
             device_name=wanted.device.display_name,
-            token_hash=token_hash(token),
+            token_hash=token_hash(issued.access),
+            expires_ms=issued.expires_ms,
+            refresh_hash=issued.refresh_hash,
             address=wanted.device.address,
         )
         await self._store(new, wanted)
         if wanted.inhibit_login:
             return LoggedIn(user_id, None, None)
-        return LoggedIn(user_id, device_id, token)
+        return LoggedIn(user_id, device_id, issued)
 
     async def guest_of(self, token: str, username: str) -> Requester:
         """Returns the guest with an access token, which must belong to that user name. Raises 403
@@ -144,7 +146,7 @@ class Accounts:
         as `register`."""
         parts, user_id = self._parts, guest.user_id
         password_hash = await parts.passwords.hash(wanted.password or "")
-        token = parts.tokens.make()
+        issued = parts.tokens.issue(refreshable=wanted.device.refreshable)
         device_id = wanted.device.device_id or make_device_id(parts.random_bytes)
         now_ms = parts.clock.now_ms()
         login = tokens.Login(
@@ -152,7 +154,9 @@ class Accounts:
             password_hash=password_hash,
             device_id=device_id,
             device_name=wanted.device.display_name,
-            token_hash=token_hash(token),
+            token_hash=token_hash(issued.access),
+            expires_ms=issued.expires_ms,
+            refresh_hash=issued.refresh_hash,
             now_ms=now_ms,
             address=wanted.device.address,
         )
@@ -167,7 +171,7 @@ class Accounts:
         parts.tokens.forget(user_id)
         if wanted.inhibit_login:
             return LoggedIn(user_id, None, None)
-        return LoggedIn(user_id, device_id, token)
+        return LoggedIn(user_id, device_id, issued)
 
     async def change_password(
         self, requester: Requester, password: str, *, logout_devices: bool

@@ -31,7 +31,8 @@ from homeserver.services.accounts.device_removal import DeviceRemoval
 from homeserver.services.accounts.passwords import Passwords
 from homeserver.services.accounts.rate_limits import RateLimiter
 from homeserver.services.accounts.requester import Requester
-from homeserver.services.accounts.tokens import Tokens, token_hash
+from homeserver.services.accounts.sessions.login_tokens import LoginTokens
+from homeserver.services.accounts.tokens import IssuedTokens, Tokens, token_hash
 from homeserver.storage.accounts import tokens
 from homeserver.storage.accounts.accounts import AccountTable
 from homeserver.storage.accounts.devices import DeviceTable
@@ -44,11 +45,13 @@ _PUBLIC_KEY_CHARACTERS = 43  # 32 bytes of unpadded Base64
 
 
 class NewDevice(NamedTuple):
-    """The device parameters of a log-in. `device_id` None: the server picks one."""
+    """The device parameters of a log-in. `device_id` None: the server picks one. `refreshable`: the
+    client can refresh its access token."""
 
     device_id: DeviceId | None
     display_name: str | None
     address: str
+    refreshable: bool = False
 
     def check(self) -> None:
         """Raises 400 M_INVALID_PARAM for a value that is empty, too long, or has a NUL
@@ -65,7 +68,12 @@ class LoggedIn(NamedTuple):
 
     user_id: UserId
     device_id: DeviceId | None
-    token: str | None
+    tokens: IssuedTokens | None
+
+    @property
+    def token(self) -> str | None:
+        """The access token."""
+        return None if self.tokens is None else self.tokens.access
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +86,7 @@ class LoginParts:
     tokens: Tokens
     limiter: RateLimiter
     removal: DeviceRemoval
+    login_tokens: LoginTokens
 
 
 class Logins:
@@ -108,14 +117,31 @@ class Logins:
             raise _wrong()
         if is_stranger:
             self._parts.limiter.give_back(Limit.LOGIN_FAILURES, user_id)
-        token = self._parts.tokens.make()
+        return await self._let_in(user_id, password_hash, device)
+
+    async def log_in_by_token(self, token: str, device: NewDevice) -> LoggedIn:
+        """Logs in by a login token, which is used up. Raises 403 M_FORBIDDEN, 401 M_USER_LOCKED, or
+        400 M_INVALID_PARAM for the device."""
+        device.check()
+        user_id = await self._parts.login_tokens.take(token)
+        account = await self._accounts.load(user_id)
+        if account is not None and account.is_locked:
+            raise user_locked()
+        return await self._let_in(user_id, None, device)
+
+    async def _let_in(
+        self, user_id: UserId, password_hash: str | None, device: NewDevice
+    ) -> LoggedIn:
+        issued = self._parts.tokens.issue(refreshable=device.refreshable)
         device_id = device.device_id or make_device_id(self._parts.random_bytes)
         login = tokens.Login(
             user_id=user_id,
             password_hash=password_hash,
             device_id=device_id,
             device_name=device.display_name,
-            token_hash=token_hash(token),
+            token_hash=token_hash(issued.access),
+            expires_ms=issued.expires_ms,
+            refresh_hash=issued.refresh_hash,
             now_ms=self._parts.clock.now_ms(),
             address=device.address,
         )
@@ -125,7 +151,7 @@ class Logins:
         self._parts.tokens.forget(user_id, [device_id])
         if stored.entries:
             self._parts.removal.begun(user_id, device_id)
-        return LoggedIn(user_id, device_id, token)
+        return LoggedIn(user_id, device_id, issued)
 
     async def log_out(self, requester: Requester) -> None:
         """Ends the requester's device."""

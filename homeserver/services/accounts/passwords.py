@@ -1,8 +1,8 @@
 """Argon2id in a small thread pool with a bounded queue.
 
 Rules:
-1. A hash takes some 50 ms of a core and 64 MiB: never on the event loop, `PASSWORD_THREADS` at
-   once, and at most `PASSWORD_QUEUE` waiting; beyond that 429.
+1. A hash takes some 50 ms of a core and 64 MiB, or what is configured: never on the event loop,
+   `PASSWORD_THREADS` at once, and at most `PASSWORD_QUEUE` waiting; beyond that 429.
 2. Checking takes as long for a user who doesn't exist, or has no password, as for a wrong password:
    a hash of a random text stands in, so the time reveals nothing about which accounts exist.
 """
@@ -18,19 +18,23 @@ from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
 from homeserver import limits
+from homeserver.config import PasswordSettings
 from homeserver.errors import invalid_param
 from homeserver.services.accounts.rate_limits import limit_exceeded
 
 T = TypeVar("T")
 
 
-class Passwords:
-    """Hashes and checks passwords. Tests pass a cheaper `hasher`."""
+def configured_hasher(settings: PasswordSettings) -> PasswordHasher:
+    """Returns the hasher of a configuration."""
+    return PasswordHasher(time_cost=settings.iterations, memory_cost=settings.memory_kib)
 
-    def __init__(
-        self, random_bytes: Callable[[int], bytes], *, hasher: PasswordHasher | None = None
-    ) -> None:
-        self._hasher = hasher or PasswordHasher()
+
+class Passwords:
+    """Hashes and checks passwords by Argon2id."""
+
+    def __init__(self, random_bytes: Callable[[int], bytes], hasher: PasswordHasher) -> None:
+        self._hasher = hasher
         self._threads = ThreadPoolExecutor(limits.PASSWORD_THREADS, thread_name_prefix="password")
         self._waiting = 0
         self._random_bytes = random_bytes

@@ -9,7 +9,8 @@ from federation.events.ids import DeviceId, UserId
 
 @dataclass(frozen=True, slots=True)
 class Requester:
-    """A logged-in user on one device. `token_id` numbers the access token."""
+    """A logged-in user on one device. `token_id` numbers the access token, which ends at
+    `expires_ms`, if ever."""
 
     user_id: UserId
     device_id: DeviceId
@@ -18,3 +19,4 @@ class Requester:
     is_locked: bool = False
     is_suspended: bool = False
     is_admin: bool = False
+    expires_ms: int | None = None

@@ -51,6 +51,8 @@ class NewAccount(msgspec.Struct, frozen=True, kw_only=True):
     device_id: DeviceId | None
     device_name: str | None
     token_hash: bytes
+    expires_ms: int | None = None
+    refresh_hash: bytes | None = None
     address: str
 
 
@@ -70,8 +72,12 @@ WITH account AS (
         (user_id, device_id, display_name, created_ms, last_seen_ms, last_seen_address)
     SELECT user_id, $6::text, $7, $4, $4, $9 FROM account WHERE $6::text IS NOT NULL
 ), token AS (
-    INSERT INTO access_tokens (hash, user_id, device_id)
-    SELECT $8, user_id, $6::text FROM account WHERE $6::text IS NOT NULL
+    INSERT INTO access_tokens (hash, user_id, device_id, expires_ms)
+    SELECT $8, user_id, $6::text, $11 FROM account WHERE $6::text IS NOT NULL
+), refresh AS (
+    INSERT INTO refresh_tokens (hash, user_id, device_id, state)
+    SELECT $12::bytea, user_id, $6::text, 'current' FROM account
+    WHERE $6::text IS NOT NULL AND $12::bytea IS NOT NULL
 )
 SELECT count(*) FROM account
 """
@@ -92,6 +98,8 @@ async def create(connection: Connection, new: NewAccount) -> bool:
         new.token_hash,
         new.address,
         new.is_admin,
+        new.expires_ms,
+        new.refresh_hash,
     )
     return bool(created)
 

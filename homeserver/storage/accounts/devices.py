@@ -49,6 +49,10 @@ WITH device AS (
     DELETE FROM access_tokens
     WHERE user_id = $1 AND ($2::text[] IS NULL OR device_id = ANY($2))
         AND ($3::text IS NULL OR device_id <> $3)
+), refresh AS (
+    DELETE FROM refresh_tokens
+    WHERE user_id = $1 AND ($2::text[] IS NULL OR device_id = ANY($2))
+        AND ($3::text IS NULL OR device_id <> $3)
 )
 SELECT device_id FROM device ORDER BY device_id
 """

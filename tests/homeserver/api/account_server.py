@@ -188,9 +188,9 @@ async def account_server(
         engine,
         database,
         watched.hooks,
-        passwords=Passwords(os.urandom, hasher=CHEAP),
+        passwords=Passwords(os.urandom, CHEAP),
         limiter=limiter,
-        shared_tokens=config.registration.tokens,
+        config=config,
         proofs=proofs,
     )
     identity = make_identity(

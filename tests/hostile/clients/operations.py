@@ -186,6 +186,9 @@ BODIES: dict[str, dict[str, Any]] = {
         "displayname": "N",
         "user_type": None,
     },
+    "POST /refresh": {"refresh_token": "fhr_x"},
+    "POST /login/get_token": {"auth": _PASSWORD_AUTH},
+    "POST /user/{userId}/openid/request_token": {},
     "PUT /admin/lock/{userId}": {"locked": True},
     "PUT /admin/suspend/{userId}": {"suspended": True},
     "PUT /sendToDevice/{eventType}/{txnId}": {"messages": {"{other}": {"*": {"a": 1}}}},
@@ -230,6 +233,7 @@ QUERIES: dict[str, dict[str, str]] = {
         for rest in ("", "/{roomId}", "/{roomId}/{sessionId}")
     },
     "GET /keys/changes": {"from": "", "to": ""},
+    "GET /_matrix/federation/v1/openid/userinfo": {"access_token": "x"},
     "GET /register/available": {"username": "x"},
     "GET /freehold/validate_email": {"sid": "s", "token": "t"},
     "GET /auth/{authType}/fallback/web": {"session": "s"},

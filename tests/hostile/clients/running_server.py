@@ -219,6 +219,7 @@ async def running(
             "rate_limits": {"enabled": False},
             "public_baseurl": "https://here.example",
             "email": {"host": "127.0.0.1", "port": free_port(), "tls": "none", "sender": "a@b"},
+            "passwords": {"iterations": 1, "memory_kib": 32},
             **more,
         }
         table.setdefault("federation", {})

@@ -19,8 +19,13 @@ async def server(accounts_url: str) -> AsyncIterator[AccountServer]:
         yield running
 
 
-async def test_password_is_the_flow(server: AccountServer) -> None:
-    assert (await server.call("GET", "/login")).body == {"flows": [{"type": "m.login.password"}]}
+async def test_passwords_and_login_tokens_are_the_flows(server: AccountServer) -> None:
+    assert (await server.call("GET", "/login")).body == {
+        "flows": [
+            {"type": "m.login.password"},
+            {"type": "m.login.token", "get_login_token": True},
+        ]
+    }
 
 
 @pytest.mark.parametrize("name", ["alice", "@alice:hs1", "ALICE"])

@@ -13,6 +13,7 @@ from homeserver.rules.accounts.login_flows import (
     RECAPTCHA,
     REGISTRATION_TOKEN,
     TERMS,
+    TOKEN,
     Flow,
     Session,
     claimed_user,
@@ -56,7 +57,7 @@ def test_the_body_tells_what_is_left() -> None:
 def test_registration_asks_by_configuration() -> None:
     assert registration_flows("none") == ((DUMMY,),)
     assert registration_flows("token") == ((REGISTRATION_TOKEN,),)
-    assert login_flows() == ({"type": PASSWORD},)
+    assert login_flows() == ({"type": PASSWORD}, {"type": TOKEN, "get_login_token": True})
 
 
 @pytest.mark.parametrize(

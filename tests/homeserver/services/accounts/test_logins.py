@@ -37,7 +37,7 @@ async def logins(postgres_url: str) -> AsyncIterator[Logins]:
     """Alice has an account, and was seen at HOME."""
     async with account_server(postgres_url) as server:
         await server.register("alice")
-        passwords = Passwords(os.urandom, hasher=CHEAP)
+        passwords = Passwords(os.urandom, CHEAP)
         yield make(server, passwords)
         passwords.close()
 
@@ -51,7 +51,7 @@ def make(server: AccountServer, passwords: Passwords) -> Logins:
         server.watched.hooks,
         passwords=passwords,
         limiter=limiter,
-        shared_tokens=(),
+        config=open_config(),
         proofs=make_proofs(
             engine.context, server.database, open_config(), mail=None, limiter=limiter
         ),

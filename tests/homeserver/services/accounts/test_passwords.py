@@ -12,14 +12,15 @@ from argon2 import PasswordHasher
 
 from federation.errors import MatrixError
 from homeserver import limits
-from homeserver.services.accounts.passwords import Passwords
+from homeserver.config import PasswordSettings
+from homeserver.services.accounts.passwords import Passwords, configured_hasher
 
 CHEAP = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
 
 
 @pytest.fixture
 def passwords() -> Iterator[Passwords]:
-    made = Passwords(os.urandom, hasher=CHEAP)
+    made = Passwords(os.urandom, CHEAP)
     yield made
     made.close()
 
@@ -49,16 +50,27 @@ async def test_an_unknown_user_costs_a_hash_too(monkeypatch: pytest.MonkeyPatch)
             verified.append(str(hash))
             return super().verify(hash, password)
 
-    passwords = Passwords(os.urandom, hasher=Watched(time_cost=1, memory_cost=8, parallelism=1))
+    passwords = Passwords(os.urandom, Watched(time_cost=1, memory_cost=8, parallelism=1))
     assert not await passwords.is_right("x", None)
     assert len(verified) == 1
     assert verified[0].startswith("$argon2id$")
     passwords.close()
 
 
-async def test_the_default_parameters_are_the_library_s() -> None:
-    passwords = Passwords(os.urandom)
-    assert not passwords.is_outdated(PasswordHasher().hash("x"))
+async def test_the_default_cost_is_the_library_s() -> None:
+    hasher = configured_hasher(PasswordSettings())
+    assert not hasher.check_needs_rehash(PasswordHasher().hash("x"))
+    assert hasher.time_cost == limits.PASSWORD_ITERATIONS
+    assert hasher.memory_cost == limits.PASSWORD_MEMORY_KIB
+
+
+@pytest.mark.parametrize("memory_kib", [limits.PASSWORD_MEMORY_KIB_MIN, 64])
+async def test_the_cost_is_what_is_configured(memory_kib: int) -> None:
+    settings = PasswordSettings(iterations=1, memory_kib=memory_kib)
+    passwords = Passwords(os.urandom, configured_hasher(settings))
+    stored = await passwords.hash("secret")
+    assert f"m={memory_kib},t=1," in stored
+    assert await passwords.is_right("secret", stored)
     passwords.close()
 
 

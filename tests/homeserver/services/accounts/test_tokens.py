@@ -10,7 +10,14 @@ import pytest
 from federation.errors import MatrixError
 from federation.events.ids import DeviceId, UserId
 from homeserver import limits
-from homeserver.services.accounts.tokens import Tokens, token_hash
+from homeserver.clock import SystemClock
+from homeserver.config import SessionSettings
+from homeserver.services.accounts.tokens import (
+    TokenLifetimes,
+    Tokens,
+    configured_lifetimes,
+    token_hash,
+)
 from homeserver.storage.accounts import accounts, devices
 from homeserver.storage.database import Connection, Database
 from homeserver.storage.migrate import migrate
@@ -36,8 +43,8 @@ async def register(connection: Connection, user_id: UserId, device: str, token: 
 async def test_tokens_are_kept_hashed_and_forgotten_with_their_device(postgres_url: str) -> None:
     database = await Database.open(postgres_url)
     await migrate(database)
-    service = Tokens(database, os.urandom)
-    first, second = service.make(), service.make()
+    service = Tokens(database, os.urandom, SystemClock(), TokenLifetimes(60_000))
+    first, second = (service.issue(refreshable=False).access for _ in range(2))
     assert first != second
     assert len(first) >= 43
     async with database.connection() as connection:
@@ -64,7 +71,7 @@ async def test_a_token_that_was_being_read_while_it_went_is_not_remembered(
 ) -> None:
     database = await Database.open(postgres_url)
     await migrate(database)
-    service = Tokens(database, os.urandom)
+    service = Tokens(database, os.urandom, SystemClock(), TokenLifetimes(60_000))
     async with database.connection() as connection:
         await register(connection, ALICE, "D", "t")
     async with asyncio.TaskGroup() as group:
@@ -83,7 +90,7 @@ async def test_memory_is_bounded(postgres_url: str, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(limits, "TOKEN_CACHE_ENTRIES", 2)
     database = await Database.open(postgres_url)
     await migrate(database)
-    service = Tokens(database, os.urandom)
+    service = Tokens(database, os.urandom, SystemClock(), TokenLifetimes(60_000))
     async with database.connection() as connection:
         for name in "abc":
             await register(connection, UserId(f"@{name}:hs1"), "D", name)
@@ -95,3 +102,8 @@ async def test_memory_is_bounded(postgres_url: str, monkeypatch: pytest.MonkeyPa
     with pytest.raises(MatrixError):
         await service.requester("a")
     await database.close()
+
+
+def test_lifetimes_are_as_configured() -> None:
+    assert configured_lifetimes(SessionSettings()) == (limits.ACCESS_TOKEN_S * 1000, None)
+    assert configured_lifetimes(SessionSettings(refreshable_token_s=1, token_s=2)) == (1000, 2000)

@@ -34,7 +34,7 @@ async def server(accounts_url: str) -> AsyncIterator[AccountServer]:
 async def admin(server: AccountServer, accounts_url: str) -> AsyncIterator[AccountAdministration]:
     """The operator's commands: over connections of their own."""
     database = await Database.open(accounts_url, connections=2)
-    passwords = Passwords(bytes, hasher=CHEAP)
+    passwords = Passwords(bytes, CHEAP)
     yield AccountAdministration(
         database, ServerName("hs1"), passwords, SystemClock(), random_bytes=bytes
     )

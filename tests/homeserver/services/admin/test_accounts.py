@@ -29,7 +29,7 @@ async def server(accounts_url: str) -> AsyncIterator[AccountServer]:
 async def admin(server: AccountServer, accounts_url: str) -> AsyncIterator[AccountAdministration]:
     database = await Database.open(accounts_url, connections=2)
     numbers = itertools.count()
-    passwords = Passwords(bytes, hasher=CHEAP)
+    passwords = Passwords(bytes, CHEAP)
     yield AccountAdministration(
         database,
         ServerName("hs1"),
