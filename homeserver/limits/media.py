@@ -112,3 +112,6 @@ MEDIA_RETENTION_S = 600
 
 MEDIA_READ_AT_ONCE = 1_000
 """Media in memory while all are listed."""
+
+MEDIA_QUOTAS_CACHED = 10_000
+"""Users of whom it is in memory how much of their quota is left."""

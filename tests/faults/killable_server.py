@@ -38,6 +38,26 @@ class KillableServer:
         self._folder = folder
         self._child: Child | None = None
 
+    @property
+    def pid(self) -> int:
+        """The process."""
+        assert self._child is not None, "it is up"
+        return self._child.process.pid
+
+    @property
+    def media_folder(self) -> Path:
+        """Where contents of media are."""
+        return self._folder / "data" / "media"
+
+    def configure(self, text: str) -> None:
+        """Add tables to the configuration, for the next start."""
+        with (self._folder / "server.toml").open("a") as file:
+            file.write(text)
+
+    def set_clock(self, seconds: int) -> None:
+        """Put the time of day forward."""
+        (self._folder / "clock").write_text(str(seconds))
+
     async def start(self) -> None:
         """Start the process; return when it answers."""
         assert self._child is None, "it is down"

@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from typing import NamedTuple
 from weakref import WeakValueDictionary
 
+from federation.bounded_cache import BoundedCache
 from federation.errors import MatrixError
 from federation.events.ids import ServerName, UserId
 from federation.ports import Clock
@@ -31,7 +32,7 @@ from homeserver.services.media.arrivals import ContentArrivals
 from homeserver.services.media.contents import Contents, ContentTooLarge
 from homeserver.storage.database import Database
 from homeserver.storage.media.blob_store import BlobContent
-from homeserver.storage.media.media import Description, MediaItem, MediaTable, Quota
+from homeserver.storage.media.media import Description, MediaItem, MediaTable, Quota, Room
 
 
 class Upload(NamedTuple):
@@ -67,6 +68,7 @@ class Uploads:
         self._media, self._contents, self._server_name = MediaTable(database), contents, server_name
         self._settings, self._clock, self._random_bytes = settings, clock, random_bytes
         self._arrivals = arrivals
+        self._rooms: BoundedCache[UserId, Room] = BoundedCache(limits.MEDIA_QUOTAS_CACHED)
         self._under_way: Counter[UserId] = Counter()
         self._adding: WeakValueDictionary[UserId, asyncio.Lock] = WeakValueDictionary()
 
@@ -92,7 +94,7 @@ class Uploads:
                     quota=self._quota(),
                 )
         if not is_added:
-            raise _beyond_quota()
+            raise self._beyond_quota(user_id)
         return mxc
 
     async def reserve(self, user_id: UserId) -> Reserved:
@@ -129,7 +131,7 @@ class Uploads:
                 )
         if not is_complete:
             await self._check_reserved(user_id, mxc)  # another upload, or the time, was quicker
-            raise _beyond_quota()
+            raise self._beyond_quota(user_id)
         self._arrivals.announce(mxc)
 
     async def _check_reserved(self, user_id: UserId, mxc: Mxc) -> None:
@@ -150,13 +152,27 @@ class Uploads:
         size = upload.size or 0
         if size > self.bytes_max:
             raise self._too_large()
-        quota = self._quota()
-        if quota is not None and not await self._media.is_within_quota(user_id, size, quota):
-            raise _beyond_quota()
+        await self._check_quota(user_id, size)
         try:
-            return await self._contents.receive(upload.pieces, bytes_max=self.bytes_max)
+            content = await self._contents.receive(upload.pieces, bytes_max=self.bytes_max)
         except ContentTooLarge:
             raise self._too_large() from None
+        if (room := self._rooms.get(user_id)) is not None:
+            self._rooms.put(user_id, Room(room.bytes - content.size, room.files - 1))
+        return content
+
+    async def _check_quota(self, user_id: UserId, size: int) -> None:
+        """Refuses an upload beforehand that is beyond the quota. Asks the database only where what
+        is known to be left isn't enough."""
+        quota = self._quota()
+        if quota is None:
+            return
+        room = self._rooms.get(user_id)
+        if room is None or not room.has_space(size):
+            room = await self._media.room(user_id, quota)
+            self._rooms.put(user_id, room)
+        if not room.has_space(size):
+            raise _beyond_quota()
 
     @contextmanager
     def _entering(self, user_id: UserId) -> Iterator[None]:
@@ -183,6 +199,11 @@ class Uploads:
             return None
         since_ms = self._clock.now_ms() - quota.hours * 3600 * 1000
         return Quota(since_ms, quota.bytes or 2**63 - 1, quota.files or 2**63 - 1)
+
+    def _beyond_quota(self, user_id: UserId) -> MatrixError:
+        """Returns the refusal of an upload whose row would exceed the quota."""
+        self._rooms.pop(user_id)  # what was known to be left isn't
+        return _beyond_quota()
 
     def _too_large(self) -> MatrixError:
         return too_large(f"The upload is larger than {self.bytes_max} bytes")

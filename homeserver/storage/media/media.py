@@ -56,6 +56,17 @@ class Quota(msgspec.Struct, frozen=True):
     files: int
 
 
+class Room(msgspec.Struct, frozen=True):
+    """What is left of a quota; below 0 if it has become smaller."""
+
+    bytes: int
+    files: int
+
+    def has_space(self, size: int) -> bool:
+        """Returns whether a file of a size may be uploaded."""
+        return self.files > 0 and size <= self.bytes
+
+
 MEDIA_COLUMNS = (
     "origin, media_id, uploader, content_type, file_name, sha256, size, created_ms, last_access_ms,"
     " expires_ms, needs_token, (is_quarantined OR EXISTS (SELECT FROM media_quarantined_contents q"
@@ -181,16 +192,16 @@ class MediaTable:
         )
         return bool(completed)
 
-    async def is_within_quota(self, uploader: UserId, size: int, quota: Quota) -> bool:
-        """Returns whether a user may upload so many bytes more."""
-        found = await self._database.fetchval(
-            "SELECT"
-            + _WITHIN_QUOTA.format(files="$4", size="$2", bytes="$5", uploader="$1", since="$3"),
+    async def room(self, uploader: UserId, quota: Quota) -> Room:
+        """Returns what a user may upload before a quota is used up."""
+        row = await self._database.fetchrow(
+            "SELECT count(*), coalesce(sum(size), 0)::bigint FROM media"
+            " WHERE uploader = $1 AND created_ms > $2 AND sha256 IS NOT NULL",
             uploader,
-            size,
-            *_quota_values(quota),
+            quota.since_ms,
         )
-        return bool(found)
+        assert row is not None, "sums are one row"
+        return Room(quota.bytes - row[1], quota.files - row[0])
 
     async def keep_remote(
         self,

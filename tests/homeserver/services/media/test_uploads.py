@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 
 from federation.errors import MatrixError
+from federation.events.ids import UserId
 from homeserver import limits
 from homeserver.config_media import MediaSettings, QuotaSettings
 from homeserver.rules.media.mxc import Mxc
 from homeserver.services.media.uploads import Upload
 from homeserver.storage.database import Database
-from homeserver.storage.media.media import Description
+from homeserver.storage.media.media import Description, MediaTable, Quota, Room
 from tests.homeserver.media_world import (
     ALICE,
     BOB,
@@ -92,6 +93,31 @@ async def test_a_quota_is_exact(database: Database, tmp_path: Path) -> None:
     await world.uploads.upload(BOB, body(bytes(100)))
     world.clock.at_ms += 2 * HOUR_MS
     await world.uploads.upload(ALICE, body(bytes(100)))
+
+
+async def test_the_database_is_asked_for_a_quota_only_when_it_nears(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is in memory is bounded, and what isn't is asked for."""
+    monkeypatch.setattr(limits, "MEDIA_QUOTAS_CACHED", 1)
+    world = small(database, tmp_path, bytes=250)
+    asked: list[UserId] = []
+    room = MediaTable.room
+
+    async def noted(table: MediaTable, uploader: UserId, quota: Quota) -> Room:
+        asked.append(uploader)
+        return await room(table, uploader, quota)
+
+    monkeypatch.setattr(MediaTable, "room", noted)
+    for _ in range(2):
+        await world.uploads.upload(ALICE, body(bytes(100), size=100))
+    assert asked == [ALICE]
+    async with refused(403, "M_FORBIDDEN"):
+        await world.uploads.upload(ALICE, unread(51))
+    assert asked == [ALICE] * 2
+    await world.uploads.upload(BOB, body(b"", size=0))
+    await world.uploads.upload(ALICE, body(b"", size=0))
+    assert asked == [ALICE, ALICE, BOB, ALICE]
 
 
 async def test_uploads_at_once_share_the_quota(database: Database, tmp_path: Path) -> None:

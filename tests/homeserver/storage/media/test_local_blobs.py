@@ -8,7 +8,6 @@ import os
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import BinaryIO
 
 import pytest
 
@@ -43,7 +42,7 @@ async def test_a_content_is_a_file_by_its_hash(store: LocalBlobs, tmp_path: Path
     content = await keep(store, LARGE)
     name = hashlib.sha256(LARGE).hexdigest()
     [path] = files(tmp_path)
-    assert path == tmp_path / "media" / "blobs" / name[:2] / name[2:4] / name
+    assert path == tmp_path / "media" / "blobs" / name[:2] / name
     assert path.read_bytes() == LARGE
     assert content == (bytes.fromhex(name), len(LARGE))
 
@@ -72,7 +71,7 @@ async def test_a_folder_without_space_or_rights_is_unavailable(
 
 
 async def test_names_of_contents_survive_a_crash(
-    store: LocalBlobs, monkeypatch: pytest.MonkeyPatch
+    store: LocalBlobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The file is synced before it is renamed, and the folders with new entries after it."""
     steps: list[str] = []
@@ -88,14 +87,18 @@ async def test_names_of_contents_survive_a_crash(
 
     monkeypatch.setattr(os, "fsync", noted_sync)
     monkeypatch.setattr(Path, "rename", noted_rename)
-    content = await keep(store, b"x")
-    name = content.sha256.hex()
-    written = steps[0].removeprefix("sync ")
-    assert steps[:2] == [f"sync {written}", f"rename {written}"]
-    assert [step.removeprefix("sync ") for step in steps[2:5]] == [name[2:4], "media", "blobs"]
-    steps.clear()
-    await keep(store, b"x")
-    assert len(steps) == 3, "the folders are there"
+    above = tmp_path.name
+    for folders in (["sync blobs", "sync media", f"sync {above}"], []):
+        content = await keep(store, b"x")
+        assert steps[: len(folders)] == folders, "folders are made and synced first, and once"
+        written = steps[len(folders)].removeprefix("sync ")
+        folder = content.sha256.hex()[:2]
+        assert steps[len(folders) :] == [
+            f"sync {written}",
+            f"rename {written}",
+            f"sync {folder}",
+        ]
+        steps.clear()
 
 
 async def test_a_cancelled_writer_closes_its_file_once_its_thread_is_done(
@@ -138,9 +141,9 @@ async def test_readers_and_writers_share_a_few_threads(
 ) -> None:
     content = await keep(store, b"x")
     at_once, most, lock = 0, 0, threading.Lock()
-    full, opened = threading.Barrier(limits.MEDIA_DISK_THREADS), local_blobs._open
+    full, first = threading.Barrier(limits.MEDIA_DISK_THREADS), local_blobs._Reader.first
 
-    def counted(path: Path, start: int) -> BinaryIO:
+    def counted(reader: local_blobs._Reader) -> bytes:
         nonlocal at_once, most
         with lock:
             at_once += 1
@@ -148,9 +151,9 @@ async def test_readers_and_writers_share_a_few_threads(
         full.wait(60)
         with lock:
             at_once -= 1
-        return opened(path, start)
+        return first(reader)
 
-    monkeypatch.setattr(local_blobs, "_open", counted)
+    monkeypatch.setattr(local_blobs._Reader, "first", counted)
     readers = [store.read(content.sha256, 0, 1) for _ in range(2 * limits.MEDIA_DISK_THREADS)]
     found = [await whole(pieces) for pieces in await asyncio.gather(*readers)]
     assert found == [b"x"] * len(readers)

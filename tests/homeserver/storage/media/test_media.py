@@ -86,7 +86,10 @@ async def test_pending_ids_are_bounded(world: MediaWorld, monkeypatch: pytest.Mo
 
 async def test_a_quota_counts_bytes_and_files_since_a_time(world: MediaWorld) -> None:
     quota = Quota(SINCE, 100, 3)
-    within = world.media.is_within_quota
+
+    async def within(by: UserId, size: int, quota: Quota) -> bool:
+        return (await world.media.room(by, quota)).has_space(size)
+
     assert await added(world, "old", 1000, at_ms=SINCE, quota=quota) is False
     assert await added(world, "old", 1000, at_ms=SINCE)
     assert await added(world, "bobs", 90, by=BOB)
