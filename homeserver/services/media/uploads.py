@@ -32,7 +32,7 @@ from homeserver.services.media.arrivals import ContentArrivals
 from homeserver.services.media.contents import Contents, ContentTooLarge
 from homeserver.storage.database import Database
 from homeserver.storage.media.blob_store import BlobContent
-from homeserver.storage.media.media import Description, MediaItem, MediaTable, Quota, Room
+from homeserver.storage.media.media import Description, MediaItem, MediaTable, Quota, QuotaLeft
 
 
 class Upload(NamedTuple):
@@ -68,7 +68,7 @@ class Uploads:
         self._media, self._contents, self._server_name = MediaTable(database), contents, server_name
         self._settings, self._clock, self._random_bytes = settings, clock, random_bytes
         self._arrivals = arrivals
-        self._rooms: BoundedCache[UserId, Room] = BoundedCache(limits.MEDIA_QUOTAS_CACHED)
+        self._left: BoundedCache[UserId, QuotaLeft] = BoundedCache(limits.MEDIA_QUOTAS_CACHED)
         self._under_way: Counter[UserId] = Counter()
         self._adding: WeakValueDictionary[UserId, asyncio.Lock] = WeakValueDictionary()
 
@@ -157,8 +157,8 @@ class Uploads:
             content = await self._contents.receive(upload.pieces, bytes_max=self.bytes_max)
         except ContentTooLarge:
             raise self._too_large() from None
-        if (room := self._rooms.get(user_id)) is not None:
-            self._rooms.put(user_id, Room(room.bytes - content.size, room.files - 1))
+        if (left := self._left.get(user_id)) is not None:
+            self._left.put(user_id, QuotaLeft(left.bytes - content.size, left.files - 1))
         return content
 
     async def _check_quota(self, user_id: UserId, size: int) -> None:
@@ -167,11 +167,11 @@ class Uploads:
         quota = self._quota()
         if quota is None:
             return
-        room = self._rooms.get(user_id)
-        if room is None or not room.has_space(size):
-            room = await self._media.room(user_id, quota)
-            self._rooms.put(user_id, room)
-        if not room.has_space(size):
+        left = self._left.get(user_id)
+        if left is None or not left.has_space(size):
+            left = await self._media.quota_left(user_id, quota)
+            self._left.put(user_id, left)
+        if not left.has_space(size):
             raise _beyond_quota()
 
     @contextmanager
@@ -202,7 +202,7 @@ class Uploads:
 
     def _beyond_quota(self, user_id: UserId) -> MatrixError:
         """Returns the refusal of an upload whose row would exceed the quota."""
-        self._rooms.pop(user_id)  # what was known to be left isn't
+        self._left.pop(user_id)  # what was known to be left isn't
         return _beyond_quota()
 
     def _too_large(self) -> MatrixError:

@@ -56,7 +56,7 @@ class Quota(msgspec.Struct, frozen=True):
     files: int
 
 
-class Room(msgspec.Struct, frozen=True):
+class QuotaLeft(msgspec.Struct, frozen=True):
     """What is left of a quota; below 0 if it has become smaller."""
 
     bytes: int
@@ -192,7 +192,7 @@ class MediaTable:
         )
         return bool(completed)
 
-    async def room(self, uploader: UserId, quota: Quota) -> Room:
+    async def quota_left(self, uploader: UserId, quota: Quota) -> QuotaLeft:
         """Returns what a user may upload before a quota is used up."""
         row = await self._database.fetchrow(
             "SELECT count(*), coalesce(sum(size), 0)::bigint FROM media"
@@ -201,7 +201,7 @@ class MediaTable:
             quota.since_ms,
         )
         assert row is not None, "sums are one row"
-        return Room(quota.bytes - row[1], quota.files - row[0])
+        return QuotaLeft(quota.bytes - row[1], quota.files - row[0])
 
     async def keep_remote(
         self,

@@ -15,7 +15,7 @@ from homeserver.config_media import MediaSettings, QuotaSettings
 from homeserver.rules.media.mxc import Mxc
 from homeserver.services.media.uploads import Upload
 from homeserver.storage.database import Database
-from homeserver.storage.media.media import Description, MediaTable, Quota, Room
+from homeserver.storage.media.media import Description, MediaTable, Quota, QuotaLeft
 from tests.homeserver.media_world import (
     ALICE,
     BOB,
@@ -102,13 +102,13 @@ async def test_the_database_is_asked_for_a_quota_only_when_it_nears(
     monkeypatch.setattr(limits, "MEDIA_QUOTAS_CACHED", 1)
     world = small(database, tmp_path, bytes=250)
     asked: list[UserId] = []
-    room = MediaTable.room
+    quota_left = MediaTable.quota_left
 
-    async def noted(table: MediaTable, uploader: UserId, quota: Quota) -> Room:
+    async def noted(table: MediaTable, uploader: UserId, quota: Quota) -> QuotaLeft:
         asked.append(uploader)
-        return await room(table, uploader, quota)
+        return await quota_left(table, uploader, quota)
 
-    monkeypatch.setattr(MediaTable, "room", noted)
+    monkeypatch.setattr(MediaTable, "quota_left", noted)
     for _ in range(2):
         await world.uploads.upload(ALICE, body(bytes(100), size=100))
     assert asked == [ALICE]

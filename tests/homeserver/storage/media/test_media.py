@@ -88,7 +88,7 @@ async def test_a_quota_counts_bytes_and_files_since_a_time(world: MediaWorld) ->
     quota = Quota(SINCE, 100, 3)
 
     async def within(by: UserId, size: int, quota: Quota) -> bool:
-        return (await world.media.room(by, quota)).has_space(size)
+        return (await world.media.quota_left(by, quota)).has_space(size)
 
     assert await added(world, "old", 1000, at_ms=SINCE, quota=quota) is False
     assert await added(world, "old", 1000, at_ms=SINCE)
