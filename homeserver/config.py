@@ -170,6 +170,13 @@ class MetricsSettings(msgspec.Struct, frozen=True, kw_only=True):
     address: str = ""
 
 
+class AppServiceSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """`[appservices]`: `registrations` are files, or folders of files, each with the registration
+    of an application service."""
+
+    registrations: tuple[str, ...] = ()
+
+
 class Config(msgspec.Struct, frozen=True, kw_only=True):
     """The whole configuration; paths are absolute."""
 
@@ -191,6 +198,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     metrics: MetricsSettings = MetricsSettings()
     email: EmailSettings = EmailSettings()
     terms: tuple[Policy, ...] = ()
+    appservices: AppServiceSettings = AppServiceSettings()
 
     @property
     def media_folder(self) -> Path:
@@ -327,6 +335,9 @@ def _with_paths(config: Config, folder: Path) -> Config:
         email=_absolute_email(config.email, folder),
         push=msgspec.structs.replace(
             config.push, ca_paths=tuple(str(folder / path) for path in config.push.ca_paths)
+        ),
+        appservices=AppServiceSettings(
+            registrations=tuple(str(folder / one) for one in config.appservices.registrations)
         ),
     )
 

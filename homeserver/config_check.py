@@ -14,12 +14,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from federation.events.ids import InvalidIdentifier, parse_server_name
+from federation.events.ids import InvalidIdentifier, ServerName, parse_server_name
 from homeserver import limits
 from homeserver.config import Config, Listener
 from homeserver.rules.accounts.server_names import name_problem
 from homeserver.rules.identity.email_settings import EmailSettings
 from homeserver.signing_keys import SigningKeyInvalid, is_private, load_signing_key
+from homeserver.storage.appservices.registration_files import (
+    RegistrationsInvalid,
+    read_registrations,
+)
 from homeserver.storage.database import Database, DatabaseUnavailable, DataRefused
 from homeserver.storage.server_settings import ServerSettings, load_server_settings
 
@@ -51,6 +55,7 @@ async def check_config(config: Config) -> list[Problem]:
         *_federation_problems(config),
         *_email_problems(config.email),
         *_authority_problems("push.ca_paths", config.push.ca_paths),
+        *_registration_problems(config),
         *_listener_problems(config),
         *await _database_problems(config),
     ]
@@ -131,6 +136,13 @@ def _authority_problems(name: str, paths: Sequence[str]) -> Iterator[Problem]:
             ssl.create_default_context(cafile=path)
         except (OSError, ssl.SSLError) as error:
             yield _error(f"{name}: {path} has no usable certificates: {error}")
+
+
+def _registration_problems(config: Config) -> Iterator[Problem]:
+    try:
+        read_registrations(config.appservices.registrations, ServerName(config.server_name))
+    except RegistrationsInvalid as error:
+        yield from (_error(f"appservices.registrations: {one}") for one in error.problems)
 
 
 def _listener_problems(config: Config) -> Iterator[Problem]:

@@ -29,6 +29,11 @@ def missing_param(error: str) -> MatrixError:
     return MatrixError(400, "M_MISSING_PARAM", error)
 
 
+def missing_token() -> MatrixError:
+    """401 M_MISSING_TOKEN: the request has no access token."""
+    return MatrixError(401, "M_MISSING_TOKEN", "Missing access token")
+
+
 def forbidden(error: str) -> MatrixError:
     """403 M_FORBIDDEN."""
     return MatrixError(403, "M_FORBIDDEN", error)
@@ -44,6 +49,11 @@ def user_locked() -> MatrixError:
 def user_suspended() -> MatrixError:
     """403 M_USER_SUSPENDED (spec: "Account suspension")."""
     return MatrixError(403, "M_USER_SUSPENDED", "You cannot perform this action while suspended.")
+
+
+def exclusive(error: str) -> MatrixError:
+    """400 M_EXCLUSIVE: a name that an application service alone may make, or one of others."""
+    return MatrixError(400, "M_EXCLUSIVE", error)
 
 
 def not_found(error: str) -> MatrixError:

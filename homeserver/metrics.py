@@ -10,11 +10,13 @@ Rules:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Generic, TypeVar, TypeVarTuple
 
 from prometheus_client import (
     CollectorRegistry,
     Counter,
+    Gauge,
     Histogram,
     disable_created_metrics,
     generate_latest,
@@ -85,6 +87,28 @@ class BoundedHistogram(Generic[*_Labels]):
         self._series.of(labels).observe(seconds)
 
 
+class FollowedGauge(Generic[*_Labels]):
+    """Values that are read when the metrics are; `labels` are the names of its labels."""
+
+    def __init__(
+        self, registry: CollectorRegistry, name: str, help_text: str, *labels: *_Labels
+    ) -> None:
+        self.label_names = names = tuple(str(label) for label in labels)
+        self._gauge = Gauge(name, help_text, names, namespace=NAMESPACE, registry=registry)
+        self._followed = 0
+
+    def follow(self, value: Callable[[], float], *labels: *_Labels) -> None:
+        """Reads the series with these values of the labels from `value` from now on."""
+        self._followed += 1
+        if self._followed <= limits.METRIC_SERIES:
+            self._gauge.labels(*labels).set_function(value)
+
+    def clear(self) -> None:
+        """Drops all series."""
+        self._followed = 0
+        self._gauge.clear()
+
+
 class ServerMetrics:
     """All metrics of one server. Implements `federation.metrics.FederationMetrics`."""
 
@@ -128,6 +152,12 @@ class ServerMetrics:
             "mails",
             "Tries to send an e-mail: `sent`, `refused` for good by the mail server, or `failed`",
             "result",
+        )
+        self.appservice_lag = FollowedGauge(
+            registry,
+            "appservice_lag",
+            "Entries of the log that an application service hasn't got yet",
+            "appservice",
         )
         self._declare_received(registry)
         self._declare_sent(registry)

@@ -1,4 +1,7 @@
-"""Runs one server as a process: signals, the exit status, open files, the garbage collector."""
+"""Runs one server as a process: signals, the exit status, open files, the garbage collector.
+
+SIGINT and SIGTERM end it; SIGHUP loads the registrations of application services again.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from homeserver.api.http.server import CanNotListen
 from homeserver.app.server import serving
 from homeserver.config import Config
 from homeserver.signing_keys import SigningKeyInvalid, SigningKeyMissing
+from homeserver.storage.appservices.registration_files import RegistrationsInvalid
 from homeserver.storage.database import DatabaseUnavailable
 from homeserver.storage.migrate import SchemaTooNew
 from local_postgres import EmbeddedError
@@ -23,6 +27,7 @@ _CAN_NOT_START = (
     CanNotListen,
     DatabaseUnavailable,
     EmbeddedError,
+    RegistrationsInvalid,
     SchemaTooNew,
     SigningKeyInvalid,
     SigningKeyMissing,
@@ -54,7 +59,8 @@ async def _run(config: Config) -> int:
 
     raise_file_limit()
     try:
-        async with serving(config, on_lost=on_lost):
+        async with serving(config, on_lost=on_lost) as services:
+            loop.add_signal_handler(signal.SIGHUP, services.appservices.registrations.reload)
             settle_memory()
             _log.info("%s is up", config.server_name)
             await stop.wait()

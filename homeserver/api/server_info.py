@@ -53,7 +53,6 @@ class ServerInfoApi:
             Route("GET", "/.well-known/matrix/server", self.delegation, Auth.NONE),
             Route("GET", v3("/capabilities"), self.capabilities, guests=True),
             Route("GET", v3("/voip/turnServer"), self.turn_server, guests=True),
-            Route("GET", v3("/thirdparty/protocols"), self.protocols, guests=True),
             Route("GET", v3("/pushers"), self.pushers),
         ]
 
@@ -100,7 +99,3 @@ class ServerInfoApi:
     async def pushers(self, _request: Request) -> JsonObject:
         """GET /pushers"""
         return {"pushers": []}
-
-    async def protocols(self, _request: Request) -> JsonObject:
-        """GET /thirdparty/protocols"""
-        return {}

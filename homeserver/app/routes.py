@@ -8,6 +8,7 @@ from homeserver.api.server_info import ServerInfoApi
 from homeserver.app.domains.account_data import account_data_routes
 from homeserver.app.domains.accounts import account_routes
 from homeserver.app.domains.admin import admin_routes
+from homeserver.app.domains.appservices import appservice_routes
 from homeserver.app.domains.encryption import encryption_routes
 from homeserver.app.domains.ephemeral import ephemeral_routes
 from homeserver.app.domains.identity import identity_routes
@@ -51,5 +52,6 @@ def make_routes(services: Services, config: Config) -> list[Route]:
             *ephemeral_routes(services.ephemeral),
             *account_data_routes(services.account_data),
             *media_routes(services.media),
+            *appservice_routes(services.appservices),
         ]
     )

@@ -26,6 +26,7 @@ from homeserver.api.admin.metrics import MetricsApi
 from homeserver.api.http.app import HttpApp
 from homeserver.api.http.server import HttpServer, check_addresses
 from homeserver.app.context import ServerContext
+from homeserver.app.domains.appservices import appservice_registry
 from homeserver.app.domains.federation import (
     make_feed,
     make_net_requests,
@@ -58,8 +59,8 @@ async def serving(
     config: Config, *, on_lost: Callable[[], None] | None = None
 ) -> AsyncIterator[Services]:
     """Runs a server as long as the block lasts; `on_lost` is called when another process takes its
-    log. Raises CanNotListen, DatabaseUnavailable, EmbeddedError, SchemaTooNew, SigningKeyInvalid,
-    SigningKeyMissing or OSError."""
+    log. Raises CanNotListen, DatabaseUnavailable, EmbeddedError, RegistrationsInvalid,
+    SchemaTooNew, SigningKeyInvalid, SigningKeyMissing or OSError."""
     async with AsyncExitStack() as stack:
         clock, metrics, shutdown = SystemClock(), ServerMetrics(), Shutdown()
         supervisor = Supervisor(clock, metrics)
@@ -78,6 +79,7 @@ async def serving(
         )
         outbound = make_stored_outbound(transport, engine, database, requests)
         feed = make_feed(engine, database)
+        registry = await stack.enter_async_context(appservice_registry(database, clock, config))
         limiter = RateLimiter(clock, configured_rates(config.rate_limits))
         services = make_services(
             engine,
@@ -87,6 +89,7 @@ async def serving(
             limiter=limiter,
             forward=feed.forward,
             mail=make_mail(config, engine.context, supervisor.run_once),
+            registry=registry,
         )
         outbox = make_stored_outbox(transport, engine, database, requests, feed)
         inbound = make_stored_inbound(transport, engine, database, outbound, services.federation)
@@ -95,6 +98,7 @@ async def serving(
             make_routes(services, config),
             federation=inbound.routes.table(),
             tokens=services.accounts.tokens,
+            appservices=registry.assertion,
             limiter=limiter,
             metrics=metrics,
             clock=clock,
@@ -108,18 +112,23 @@ async def serving(
         await services.encryption.to_device.load()
         _spawn(supervisor, services, feed)
         if config.metrics.address:
-            page = HttpApp(
-                MetricsApi(metrics).routes(),
-                tokens=services.accounts.tokens,
-                limiter=limiter,
-                metrics=metrics,
-                clock=clock,
-            )
+            page = _metrics_page(services, limiter)
             await _listen(HttpServer(page, _metrics_listeners(config)), stack)
         await _listen(HttpServer(app, config.listeners), stack)
         await inbound.inbox.start()
         await outbox.start()
         yield services
+
+
+def _metrics_page(services: Services, limiter: RateLimiter) -> HttpApp:
+    context = services.engine.context
+    return HttpApp(
+        MetricsApi(context.metrics).routes(),
+        tokens=services.accounts.tokens,
+        limiter=limiter,
+        metrics=context.metrics,
+        clock=context.clock,
+    )
 
 
 def _metrics_listeners(config: Config) -> list[Listener]:
@@ -150,6 +159,8 @@ def _spawn(supervisor: Supervisor, services: Services, feed: LogFeed) -> None:
     supervisor.spawn("departures", services.rooms.departures.run)
     supervisor.spawn("joining", services.joining.run)
     supervisor.spawn("guests", services.rooms.guests.run)
+    supervisor.spawn("application services", services.appservices.deliveries.run)
+    supervisor.spawn("registrations", services.appservices.registrations.run)
     supervisor.spawn("user directory", services.rooms.user_directory.run)
     supervisor.spawn("media", services.media.retention.run)
     supervisor.spawn("device lists", services.encryption.remote_devices.run)

@@ -8,6 +8,11 @@ from federation.transport.assembly import OutboundFederation
 from homeserver.app.domains.account_data import make_account_data
 from homeserver.app.domains.accounts import AccountHooks, AccountServices, make_accounts
 from homeserver.app.domains.admin import AdminServices, make_admin
+from homeserver.app.domains.appservices import (
+    AppServiceRegistry,
+    AppServiceServices,
+    make_appservices,
+)
 from homeserver.app.domains.encryption import EncryptionServices, make_encryption
 from homeserver.app.domains.ephemeral import EphemeralServices, make_ephemeral
 from homeserver.app.domains.federation import FederationServices, make_federation
@@ -46,6 +51,7 @@ class Services:
     """Everything between the engine and the HTTP layer, by domain."""
 
     engine: Engine
+    appservices: AppServiceServices
     accounts: AccountServices
     admin: AdminServices
     account_data: AccountDataService
@@ -69,6 +75,7 @@ def make_services(
     *,
     limiter: RateLimiter,
     forward: Forward,
+    registry: AppServiceRegistry,
     mail: MailSender | None = None,
 ) -> Services:
     """Creates all services; those that follow the log are subscribed to it. `forward` sends EDUs to
@@ -78,7 +85,7 @@ def make_services(
     ephemeral = make_ephemeral(engine, database, forward)
     account_data = make_account_data(engine, database)
     media = make_media(engine, database, config, outbound.requests.media)
-    people = make_member_directory(engine, database, account_data.carry_over)
+    people = make_member_directory(engine, database, account_data.carry_over, registry.provide_user)
     joining = make_joining(engine, database, outbound)
     rooms = make_rooms(
         engine,
@@ -86,8 +93,9 @@ def make_services(
         people,
         RemoteRoomParts(joining, alias_look_up(outbound.queries)),
         default_version=config.default_room_version,
+        aliases=registry.aliases,
     )
-    hooks = _account_hooks(engine, outbound, encryption, rooms, media)
+    hooks = _account_hooks(engine, outbound, encryption, rooms, media, registry)
     accounts = make_accounts(
         engine,
         database,
@@ -98,7 +106,6 @@ def make_services(
         proofs=proofs,
     )
     timeline = make_timeline(engine, RoomBackfill(outbound.backfiller, engine.context.name))
-    sources = _sync_sources(encryption, ephemeral, account_data)
     federation = make_federation(
         engine,
         database,
@@ -111,6 +118,7 @@ def make_services(
     )
     return Services(
         engine=engine,
+        appservices=make_appservices(engine, database, registry, encryption, ephemeral),
         accounts=accounts,
         admin=make_admin(engine, database, accounts, hooks, config),
         account_data=account_data,
@@ -119,16 +127,14 @@ def make_services(
         rooms=rooms,
         joining=joining,
         timeline=timeline,
-        sync=make_sync(engine, timeline.visibility, sources),
+        sync=make_sync(
+            engine, timeline.visibility, _sync_sources(encryption, ephemeral, account_data)
+        ),
         filters=Filters(database=database),
         federation=federation,
         media=media,
         identity=make_identity(
-            engine.context,
-            database,
-            proofs,
-            passwords=accounts.passwords,
-            removal=accounts.removal,
+            engine.context, database, proofs, passwords=accounts.passwords, removal=accounts.removal
         ),
     )
 
@@ -139,6 +145,7 @@ def _account_hooks(
     encryption: EncryptionServices,
     rooms: RoomServices,
     media: MediaServices,
+    registry: AppServiceRegistry,
 ) -> AccountHooks:
     return AccountHooks(
         on_devices_deleted=[encryption.keys.on_devices_deleted],
@@ -149,6 +156,7 @@ def _account_hooks(
         ],
         on_profile_changed=rooms.members.on_profile_changed,
         fetch_profile=RemoteProfiles(outbound.queries).fetch,
+        check_name=registry.registrations.check_user,
     )
 
 

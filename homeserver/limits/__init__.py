@@ -6,6 +6,7 @@
 """
 
 from homeserver.limits.accounts import *
+from homeserver.limits.appservices import *
 from homeserver.limits.encryption import *
 from homeserver.limits.federation import *
 from homeserver.limits.history import *

@@ -117,6 +117,22 @@ COVERS: Mapping[str, Sequence[str]] = {
     "tests/homeserver/services/accounts/sessions/test_refreshes.py": [
         "homeserver/storage/accounts/refresh_tokens.py",
     ],
+    "tests/homeserver/services/appservices/test_delivery.py": [
+        "homeserver/app/domains/appservices.py",
+        "homeserver/storage/appservices/deliveries.py",
+    ],
+    "tests/homeserver/services/appservices/test_log_reader.py": [
+        "homeserver/storage/appservices/log_windows.py",
+    ],
+    "tests/homeserver/services/appservices/test_pings.py": [
+        "homeserver/api/appservices/pings.py",
+    ],
+    "tests/homeserver/services/appservices/test_third_party.py": [
+        "homeserver/api/appservices/third_party.py",
+    ],
+    "tests/homeserver/services/appservices/test_transactions.py": [
+        "homeserver/services/appservices/selection.py",
+    ],
     "tests/homeserver/services/encryption/test_remote_devices.py": [
         "homeserver/services/encryption/key_queries.py",
     ],

@@ -45,9 +45,10 @@ from homeserver.engine.log.committer import Committer
 from homeserver.engine.rooms.reader import Reader
 from homeserver.errors import not_found
 from homeserver.metrics import ServerMetrics
+from homeserver.rules.appservices.registrations import AppService
 from homeserver.services.account_data.account_data import AccountDataService
 from homeserver.services.accounts.requester import Requester
-from homeserver.services.rooms.directory import Target
+from homeserver.services.rooms.directory import ServiceAliases, Target
 from homeserver.storage.database import Database
 from homeserver.storage.postgres_store import PostgresStore
 from tests.homeserver.conftest import EMPTY_TABLES
@@ -271,6 +272,19 @@ async def world_over(database: Database) -> AsyncIterator[World]:
         await database.close()
 
 
+def nothing_reserved(_alias: RoomAlias, _by: AppService | None) -> None:
+    """No application service has a namespace."""
+
+
+async def nobody_names(_alias: RoomAlias) -> bool:
+    """No application service makes an alias."""
+    return False
+
+
+async def nobody_provides(_user_id: UserId) -> None:
+    """No application service makes a user."""
+
+
 def _world(engine: Engine, database: Database) -> World:
     profiles: dict[UserId, JsonObject] = {ALICE: {"displayname": "Alice"}}
     blocking: set[UserId] = set()
@@ -283,13 +297,20 @@ def _world(engine: Engine, database: Database) -> World:
 
     account_data = make_account_data(engine, database)
     people = replace(
-        make_member_directory(engine, database, account_data.carry_over),
+        make_member_directory(engine, database, account_data.carry_over, nobody_provides),
         profile_of=profile_of,
         is_invite_blocked=is_invite_blocked,
     )
     remote = FakeRemote(engine.committer)
     parts = RemoteRoomParts(remote, remote.look_up)
-    rooms = make_rooms(engine, database, people, parts, default_version="11")
+    rooms = make_rooms(
+        engine,
+        database,
+        people,
+        parts,
+        default_version="11",
+        aliases=ServiceAliases(nothing_reserved, nobody_names),
+    )
     timeline = make_timeline(engine, None)
     tokens = PageTokens(engine.committer.history)
     routes = table([*room_routes(engine, rooms, tokens), *timeline_routes(timeline, tokens)])

@@ -15,6 +15,7 @@ from homeserver.metrics import (
     OVERFLOW,
     BoundedCounter,
     BoundedHistogram,
+    FollowedGauge,
     ServerMetrics,
 )
 from tests.homeserver.counted import counted
@@ -80,6 +81,25 @@ def test_series_are_bounded(metrics: ServerMetrics, monkeypatch: pytest.MonkeyPa
     assert counts == {("GET", "none"): 2.0, ("PUT", "none"): 1.0, (OVERFLOW, OVERFLOW): 2.0}
 
 
+def test_a_followed_value_is_read_when_the_metrics_are(
+    metrics: ServerMetrics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "METRIC_SERIES", 2)
+    lag = [3]
+    metrics.appservice_lag.follow(lambda: lag[0], "irc")
+    lag[0] = 5
+    for name in ("b", "c"):
+        metrics.appservice_lag.follow(lambda: 0, name)
+    family = read(metrics)["freehold_appservice_lag"]
+    assert family.type == "gauge"
+    assert {(one.labels["appservice"], one.value) for one in family.samples} == {
+        ("irc", 5.0),
+        ("b", 0.0),
+    }
+    metrics.appservice_lag.clear()
+    assert read(metrics)["freehold_appservice_lag"].samples == []
+
+
 def test_each_server_counts_for_itself(metrics: ServerMetrics) -> None:
     other = ServerMetrics()
     other.task_failures.inc("feed")
@@ -100,7 +120,7 @@ def test_the_operators_page_lists_each_metric_with_its_labels(metrics: ServerMet
     declared = {
         name: (isinstance(one, BoundedCounter), list(one.label_names))
         for name, one in vars(metrics).items()
-        if isinstance(one, BoundedCounter | BoundedHistogram)
+        if isinstance(one, BoundedCounter | BoundedHistogram | FollowedGauge)
     }
     assert listed == declared
     assert {f"freehold_{name}" for name in declared} == read(metrics).keys()

@@ -97,10 +97,21 @@ def gateway_operations() -> dict[tuple[str, str], Operation]:
 
 
 @cache
+def service_operations() -> dict[tuple[str, str], Operation]:
+    """Operations of the application service API by method and path with nameless parameters."""
+    return _api("application-service")
+
+
+@cache
 def _by_length() -> dict[tuple[str, int], list[tuple[tuple[str, ...], Operation]]]:
     """All operations by method and number of parts; those with a literal part first."""
     found: dict[tuple[str, int], list[tuple[tuple[str, ...], Operation]]] = {}
-    known = {**client_operations(), **server_operations(), **gateway_operations()}
+    known = {
+        **client_operations(),
+        **server_operations(),
+        **gateway_operations(),
+        **service_operations(),
+    }
     for (method, path), operation in known.items():
         parts = tuple(path.split("/"))
         found.setdefault((method, len(parts)), []).append((parts, operation))

@@ -2,7 +2,8 @@
 
 Rules:
 1. Every answer that a test's server gives, to a client or to another server, fits the OpenAPI
-   schema of its operation; so does every body that it sends to another server or a push gateway.
+   schema of its operation; so does every body that it sends to another server, a push gateway or an
+   application service.
 2. The servers of a test process are watched where answers leave them; those of other processes,
    at the client, by the `Server` header that is ours alone.
 3. A fault doesn't disturb what the test does. It is noted, and fails the test at its end.
@@ -26,6 +27,7 @@ from aiohttp import web
 from federation.transport.requests.client import FederationClient, ServerRequest
 from federation.transport.routes.endpoints import Endpoints, Handler
 from homeserver.api.http.app import HttpApp
+from homeserver.outbound.appservices.client import AppServiceClient, AppServiceRequest
 from homeserver.rules.push.pushers import GATEWAY_PATH, GatewayAddress
 from homeserver.services.push.delivery.gateways import Gateways
 from tests.spec.spec_files import SPEC, answer_errors, find_operation, request_errors
@@ -42,6 +44,7 @@ PARTS_AND_NOTHING = frozenset({206, 304})
 OF_OLDER_VERSIONS = (
     "/_matrix/federation/v1/send_join/",
     "/_matrix/federation/v1/send_leave/",
+    "/_matrix/app/unstable/",
 )
 """What is sent to servers that know nothing newer; the specification has dropped it."""
 
@@ -157,6 +160,18 @@ async def _notify(
     return await original(self, gateway, body)
 
 
+async def _asked_service(
+    original: Callable[..., Awaitable[Any]],
+    self: AppServiceClient,
+    service: Any,
+    request: AppServiceRequest,
+    path: str,
+    *more: Any,
+) -> Any:
+    check_request(request.method, path, request.body)
+    return await original(self, service, request, path, *more)
+
+
 async def _read(
     original: Callable[[aiohttp.ClientResponse], Awaitable[bytes]], self: aiohttp.ClientResponse
 ) -> bytes:
@@ -170,6 +185,7 @@ async def _read(
 _WATCHED: tuple[tuple[type, str, Callable[..., Any]], ...] = (
     (HttpApp, "handle", _handle),
     (Endpoints, "_measured", _watched_endpoint),
+    (AppServiceClient, "exchange", _asked_service),
     (FederationClient, "_exchange", _exchange),
     (Gateways, "notify", _notify),
     (aiohttp.ClientResponse, "read", _read),

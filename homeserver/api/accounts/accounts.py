@@ -18,8 +18,10 @@ from homeserver.errors import (
     forbidden,
     invalid_param,
     missing_param,
+    missing_token,
 )
 from homeserver.rules.accounts.login_flows import (
+    APPSERVICE,
     EMAIL_IDENTITY,
     REGISTRATION_TOKEN,
     TERMS,
@@ -27,9 +29,11 @@ from homeserver.rules.accounts.login_flows import (
 )
 from homeserver.rules.accounts.rate_limits import Limit
 from homeserver.rules.accounts.terms import named_policies
+from homeserver.rules.appservices.registrations import AppService
 from homeserver.services.accounts.accounts import Accounts, AlsoStored, Registration
 from homeserver.services.accounts.logins import LoggedIn, NewDevice
-from homeserver.services.accounts.tokens import IssuedTokens
+from homeserver.services.accounts.requester import NO_DEVICE
+from homeserver.services.accounts.tokens import IssuedTokens, unknown_token
 from homeserver.services.accounts.uia import Uia, guarded
 from homeserver.services.identity.third_party_ids import add_confirmed
 from homeserver.services.identity.validations import Purpose
@@ -40,6 +44,7 @@ from homeserver.storage.database import Connection
 class RegisterBody(msgspec.Struct, frozen=True, kw_only=True):
     """POST /register."""
 
+    type: str | None = None
     auth: JsonObject | None = None
     username: str | None = None
     password: str | None = None
@@ -86,7 +91,7 @@ class AccountsApi:
         validity = v1(f"/register/{REGISTRATION_TOKEN}/validity")
         limit = Limit.REGISTRATION
         return [
-            Route("POST", v3("/register"), register, Auth.NONE, limit),
+            Route("POST", v3("/register"), register, Auth.APPSERVICE, limit),
             Route("GET", v3("/register/available"), self.available, Auth.NONE, limit),
             Route("GET", validity, self.token_validity, Auth.NONE, limit),
             Route("GET", v3("/account/whoami"), self.whoami, guests=True),
@@ -106,6 +111,8 @@ class AccountsApi:
         if kind not in ("user", "guest"):
             raise invalid_param("kind must be user or guest")
         body = await request.parse(RegisterBody)
+        if body.type == APPSERVICE:
+            return await self._register_by_service(request, body)
         if kind == "guest":
             return await self._register_guest(request, body)
         if not self._enabled:
@@ -160,11 +167,10 @@ class AccountsApi:
     async def whoami(self, request: Request) -> JsonObject:
         """GET /account/whoami"""
         requester = request.requester
-        return {
-            "user_id": requester.user_id,
-            "device_id": requester.device_id,
-            "is_guest": requester.is_guest,
-        }
+        answer: JsonObject = {"user_id": requester.user_id, "is_guest": requester.is_guest}
+        if requester.device_id != NO_DEVICE:
+            answer["device_id"] = requester.device_id
+        return answer
 
     async def deactivate(self, request: Request) -> JsonObject:
         """POST /account/deactivate. A repeat gets the answer of the request that ended the account,
@@ -191,6 +197,30 @@ class AccountsApi:
         return logged_in(
             await self._accounts.register(Registration(None, None, device, is_guest=True))
         )
+
+    async def _register_by_service(self, request: Request, body: RegisterBody) -> JsonObject:
+        service = requesting_service(request)
+        if body.username is None:
+            raise missing_param("Missing field: username")
+        device = body.device(request.address)
+        device.check()
+        wanted = Registration(
+            localpart=body.username,
+            password=None,
+            device=device,
+            inhibit_login=bool(body.inhibit_login),
+            appservice=service,
+        )
+        return logged_in(await self._accounts.register(wanted))
+
+
+def requesting_service(request: Request) -> AppService:
+    """Returns the application service whose token came with a request of type
+    m.login.application_service. Raises 401 M_MISSING_TOKEN or M_UNKNOWN_TOKEN."""
+    requester = request.requester_or_none
+    if requester is not None and requester.appservice is not None:
+        return requester.appservice
+    raise missing_token() if request.lapsed_token is None else unknown_token()
 
 
 def _also(passed: Mapping[str, str]) -> AlsoStored:

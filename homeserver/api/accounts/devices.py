@@ -12,6 +12,7 @@ import msgspec
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import DeviceId
 from homeserver.api.http.request import Request, convert
+from homeserver.api.http.response import Response, Result
 from homeserver.api.http.routes import Route, v3
 from homeserver.rules.accounts.rate_limits import Limit
 from homeserver.services.accounts.devices import Devices
@@ -65,10 +66,14 @@ class DevicesApi:
         device_id = DeviceId(request.params["deviceId"])
         return _as_json(await self._devices.get(request.requester.user_id, device_id))
 
-    async def rename(self, request: Request) -> JsonObject:
-        """PUT /devices/{deviceId}"""
+    async def rename(self, request: Request) -> Result:
+        """PUT /devices/{deviceId}: an application service makes a device that isn't there."""
         body = await request.parse(RenameBody)
         user_id, device_id = request.requester.user_id, DeviceId(request.params["deviceId"])
+        if request.requester.appservice is not None and await self._devices.create(
+            user_id, device_id, body.display_name
+        ):
+            return Response(201, {})
         if body.display_name is None:
             await self._devices.get(user_id, device_id)
         else:
@@ -94,6 +99,8 @@ class DevicesApi:
             await self._devices.remove(request.requester.user_id, device_ids)
             return {}
 
+        if request.requester.appservice is not None:
+            return await perform({})
         asked = guarded(_deletion(device_ids), request.requester, body)
         return await self._uia.guard(asked, perform)
 

@@ -13,11 +13,17 @@ import msgspec
 from federation.errors import MatrixError
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import DeviceId, UserId
-from homeserver.api.accounts.accounts import logged_in
+from homeserver.api.accounts.accounts import logged_in, requesting_service
 from homeserver.api.http.request import Request
 from homeserver.api.http.routes import Auth, Handler, Route, v3
 from homeserver.errors import bad_json, missing_param
-from homeserver.rules.accounts.login_flows import PASSWORD, TOKEN, claimed_user, login_flows
+from homeserver.rules.accounts.login_flows import (
+    APPSERVICE,
+    PASSWORD,
+    TOKEN,
+    claimed_user,
+    login_flows,
+)
 from homeserver.rules.accounts.rate_limits import Limit
 from homeserver.services.accounts.logins import LoggedIn, Logins, NewDevice
 from homeserver.services.identity.identifiers import names_third_party_id
@@ -80,7 +86,7 @@ class LoginsApi:
 
         return [
             Route("GET", v3("/login"), self.flows, Auth.NONE),
-            Route("POST", v3("/login"), self.log_in, Auth.NONE, Limit.LOGIN),
+            Route("POST", v3("/login"), self.log_in, Auth.APPSERVICE, Limit.LOGIN),
             ending("/logout", self.log_out),
             ending("/logout/all", self.log_out_everywhere),
         ]
@@ -98,6 +104,8 @@ class LoginsApi:
             if body.token is None:
                 raise missing_param("Missing field: token")
             result = await self._logins.log_in_by_token(body.token, body.device(request.address))
+        elif body.type == APPSERVICE:
+            result = await self._by_service(body, request)
         else:
             raise MatrixError(400, "M_UNKNOWN", "Bad login type.")
         answer = logged_in(result)
@@ -112,6 +120,11 @@ class LoginsApi:
         return await self._logins.log_in(
             await self._find_user(claimed), body.password, body.device(address)
         )
+
+    async def _by_service(self, body: LoginBody, request: Request) -> LoggedIn:
+        service = requesting_service(request)
+        user_id = await self._find_user(body.claimed())
+        return await self._logins.log_in_for(service, user_id, body.device(request.address))
 
     async def log_out(self, request: Request) -> JsonObject:
         """POST /logout"""

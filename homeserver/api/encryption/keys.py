@@ -86,7 +86,7 @@ class KeysApi:
         """POST /keys/upload"""
         requester = request.requester
         body = await request.json_or_empty()
-        counts = await self._keys.upload(requester.user_id, requester.device_id, body)
+        counts = await self._keys.upload(requester.user_id, requester.device(), body)
         return {"one_time_key_counts": dict(counts)}
 
     async def query(self, request: Request) -> JsonObject:
@@ -126,7 +126,8 @@ class KeysApi:
             await self._cross_signing.upload(user_id, body)
             return {}
 
-        if not await self._cross_signing.needs_authentication(user_id, body):
+        is_service = request.requester.appservice is not None
+        if is_service or not await self._cross_signing.needs_authentication(user_id, body):
             return await perform({})
         asked = guarded("replace cross-signing keys", request.requester, body)
         return await self._uia.guard(asked, perform)

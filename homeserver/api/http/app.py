@@ -42,16 +42,24 @@ from homeserver.api.http.request import Request
 from homeserver.api.http.response import JSON_TYPE, RawJson, Response, Result, Stream, to_json
 from homeserver.api.http.router import Match, Router
 from homeserver.api.http.routes import Auth, Route
-from homeserver.errors import invalid_param, unavailable, user_locked, user_suspended
+from homeserver.errors import (
+    invalid_param,
+    missing_token,
+    unavailable,
+    user_locked,
+    user_suspended,
+)
 from homeserver.metrics import ServerMetrics
 from homeserver.services.accounts.rate_limits import RateLimiter
-from homeserver.services.accounts.requester import Requester
+from homeserver.services.accounts.requester import NO_DEVICE, Requester
+from homeserver.services.appservices.identity_assertion import Assertion, IdentityAssertion
 from homeserver.storage.database import DatabaseFailing, DatabaseUnavailable, DataRefused
 from homeserver.storage.media.blob_store import BlobStoreUnavailable
 
 _log = logging.getLogger(__name__)
 _access = logging.getLogger("homeserver.access")
 _BEARER = "bearer "
+_UNSTABLE_DEVICE = "org.matrix.msc3202.device_id"
 
 FederationHandler: TypeAlias = Callable[
     [web.BaseRequest, Mapping[str, str]], Awaitable[web.StreamResponse]
@@ -79,6 +87,7 @@ class HttpApp:
         *,
         federation: Sequence[FederationRoute] = (),
         tokens: Authenticator,
+        appservices: IdentityAssertion | None = None,
         limiter: RateLimiter,
         metrics: ServerMetrics,
         clock: Clock,
@@ -89,7 +98,7 @@ class HttpApp:
             self._dispatch.add(route.method, route.template, route)
         for method, template, handler in federation:
             self._dispatch.add(method, template, handler)
-        self._tokens, self._limiter = tokens, limiter
+        self._tokens, self._appservices, self._limiter = tokens, appservices, limiter
         self._metrics, self._clock, self._on_seen = metrics, clock, on_seen
         self._headers = ClientHeaders()
         self._numbers = count(1)
@@ -137,12 +146,12 @@ class HttpApp:
         requester, lapsed_token = None, None
         if route.auth is not Auth.NONE:
             token = access_token(http, raw_query)
-            requester = await self._authenticate(token, route)
+            requester = await self._authenticate(token, route, raw_query)
             lapsed_token = token if requester is None else None
         address = _address(http, is_behind_proxy=is_behind_proxy)
-        if requester is not None and self._on_seen is not None:
+        if requester is not None and requester.device_id != NO_DEVICE and self._on_seen is not None:
             self._on_seen(requester, address)
-        if route.limit is not None:
+        if route.limit is not None and (requester is None or requester.is_limited):
             cause = _cause(requester, address)  # an IPv6 host has a /64, and one bucket
             self._limiter.check(route.limit, cause.name)
         request = Request(
@@ -157,22 +166,43 @@ class HttpApp:
         with caused_by(_cause(requester, address)):
             result = await route.handler(request)
         if route.waits:
-            await self._authenticate(access_token(http, raw_query), route)
+            await self._authenticate(access_token(http, raw_query), route, raw_query)
         return result
 
-    async def _authenticate(self, token: str | None, route: Route) -> Requester | None:
+    async def _authenticate(
+        self, token: str | None, route: Route, raw_query: str
+    ) -> Requester | None:
         if token is None:
-            if route.auth is Auth.OPTIONAL:
+            if route.auth in (Auth.OPTIONAL, Auth.APPSERVICE):
                 return None
-            raise MatrixError(401, "M_MISSING_TOKEN", "Missing access token")
+            raise missing_token()
+        if route.auth is Auth.APPSERVICE:
+            return self._appservice(token)
         try:
-            requester = await self._tokens.requester(token)
+            requester = await self._requester(token, raw_query)
         except MatrixError as error:
             if route.lapsed and error.errcode == "M_UNKNOWN_TOKEN":
                 return None
             raise
         _check_standing(requester, route)
         return requester
+
+    def _appservice(self, token: str) -> Requester | None:
+        """Returns the application service with a token, as its own user; None for other tokens."""
+        service = None if self._appservices is None else self._appservices.service_of(token)
+        if self._appservices is None or service is None:
+            return None
+        return self._appservices.own(service)
+
+    async def _requester(self, token: str, raw_query: str) -> Requester:
+        service = None if self._appservices is None else self._appservices.service_of(token)
+        if self._appservices is None or service is None:
+            return await self._tokens.requester(token)
+        query = Query(raw_query)
+        device_id = query.get("device_id") or query.get(_UNSTABLE_DEVICE)
+        return await self._appservices.requester(
+            service, Assertion(query.get("user_id"), device_id)
+        )
 
     async def _stream(self, http: web.BaseRequest, result: Stream, path: str) -> web.StreamResponse:
         pieces = result.pieces

@@ -44,6 +44,10 @@ class Query:
         """Returns all values of a key, in order."""
         return [value for key, value in self._pairs if key == name]
 
+    def pairs(self) -> list[tuple[str, str]]:
+        """Returns all keys with their values, in order."""
+        return list(self._pairs)
+
     def integer(self, name: str, default: int, *, least: int, most: int) -> int:
         """Returns a whole number, at most `most` (servers may cap); 400 M_INVALID_PARAM for a value
         that isn't a number or is below `least`."""
@@ -59,6 +63,17 @@ class Query:
         if (value := int(text)) < least:
             raise invalid_param(f"{name} must be at least {least}")
         return min(value, most)
+
+    def time_ms(self, name: str) -> int | None:
+        """Returns a time in milliseconds, as events may have it, or None if the key is missing; 400
+        M_INVALID_PARAM for other values."""
+        text = self.get(name)
+        if text is None:
+            return None
+        is_number = text.isascii() and text.isdigit()
+        if not is_number or len(text) > limits.QUERY_NUMBER_CHARACTERS or int(text) >= 2**53:
+            raise invalid_param(f"{name} must be a time in milliseconds")
+        return int(text)
 
     def flag(self, name: str) -> bool | None:
         """Returns `true` or `false`, or None if the key is missing; 400 M_INVALID_PARAM for other

@@ -85,6 +85,16 @@ class Request:
             self._query = Query(self.raw_query)
         return self._query
 
+    @property
+    def event_time_ms(self) -> int | None:
+        """The `origin_server_ts` that an application service wants for an event (`ts` in the
+        query); None for now. 400 M_INVALID_PARAM if it isn't a time. For others it has no meaning.
+        Spec: application service API, "Timestamp massaging".
+        """
+        if self.requester.appservice is None or not self.raw_query:
+            return None
+        return self.query.time_ms("ts")
+
     async def body(self) -> bytes:
         """Returns the bytes of the body; 413 M_TOO_LARGE beyond the route's limit."""
         if self._body is None:

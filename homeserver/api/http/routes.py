@@ -63,6 +63,8 @@ class Auth(Enum):
     USER = "user"
     NONE = "none"
     OPTIONAL = "optional"
+    APPSERVICE = "appservice"
+    """No token is needed. An application service's counts; any other is passed over."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,6 +50,7 @@ class DirectoryApi:
             request.requester.user_id,
             parse_alias(request.params["roomAlias"]),
             parse_room(wanted.room_id),
+            by=request.requester.appservice,
         )
         return {}
 
@@ -61,7 +62,9 @@ class DirectoryApi:
     async def delete(self, request: Request) -> JsonObject:
         """Removes an alias."""
         await self._directory.delete(
-            request.requester.user_id, parse_alias(request.params["roomAlias"])
+            request.requester.user_id,
+            parse_alias(request.params["roomAlias"]),
+            by=request.requester.appservice,
         )
         return {}
 

@@ -44,7 +44,9 @@ class RoomsApi:
         body = await request.json_or_empty()
         check_canonical(body)
         wanted = parse_room_request(body)
-        return {"room_id": await self._creation.create(request.requester.user_id, wanted)}
+        requester = request.requester
+        room_id = await self._creation.create(requester.user_id, wanted, by=requester.appservice)
+        return {"room_id": room_id}
 
     async def upgrade(self, request: Request) -> JsonObject:
         """Replaces a room by one of another version: {"replacement_room"}."""

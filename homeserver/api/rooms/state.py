@@ -67,7 +67,10 @@ class StateApi:
                 403, "M_GUEST_ACCESS_FORBIDDEN", "Guests change membership by /join and /leave"
             )
         content = await request.canonical()
-        return {"event_id": await self._state.put(request.requester.user_id, room_id, key, content)}
+        event_id = await self._state.put(
+            request.requester.user_id, room_id, key, content, time_ms=request.event_time_ms
+        )
+        return {"event_id": event_id}
 
     async def members(self, request: Request) -> RawJson:
         """Returns member events: {"chunk"}."""

@@ -6,6 +6,7 @@ Spec: client-server API, "Sending events to a room", "Redactions".
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from federation.events import event_types
 from federation.events.canonical_json import JsonObject
@@ -44,6 +45,7 @@ class TimelineApi:
     async def send(self, request: Request) -> JsonObject:
         """Sends a message event; {"event_id"}."""
         asked = _asked(request, request.params["eventType"], await request.canonical())
+        asked = replace(asked, time_ms=request.event_time_ms)
         return {"event_id": await self._timeline.send(asked)}
 
     async def redact(self, request: Request) -> JsonObject:

@@ -20,6 +20,7 @@ from homeserver.app.domains.identity import ProofServices
 from homeserver.app.engine import Engine
 from homeserver.config import Config
 from homeserver.rules.accounts.login_flows import registration_flows
+from homeserver.rules.appservices.registrations import AppService
 from homeserver.services.accounts.accounts import AccountParts, Accounts
 from homeserver.services.accounts.device_removal import DeviceRemoval, OnDevicesDeleted
 from homeserver.services.accounts.devices import Devices
@@ -63,6 +64,7 @@ class AccountHooks:
     on_deactivated: Sequence[Callable[[UserId], None]]
     on_profile_changed: Callable[[UserId], Awaitable[None]]
     fetch_profile: Callable[[UserId, str | None], Awaitable[JsonObject]]
+    check_name: Callable[[UserId, AppService | None], None]
 
 
 def make_accounts(
@@ -94,6 +96,7 @@ def make_accounts(
             passwords,
             tokens,
             removal,
+            hooks.check_name,
             hooks.on_deactivated,
             config.registration.tokens,
         ),
@@ -114,7 +117,7 @@ def make_accounts(
         passwords=passwords,
         accounts=accounts,
         logins=Logins(database, committer, name, parts),
-        devices=Devices(database, committer, removal),
+        devices=Devices(database, committer, removal, clock),
         uia=Uia(clock, random_bytes, checks, limiter=limiter),
         profiles=Profiles(
             database,

@@ -21,6 +21,7 @@ class EphemeralServices:
 
     receipts: Receipts
     typing: Typing
+    typing_audience: TypingAudience
 
 
 def make_ephemeral(engine: Engine, database: Database, forward: Forward) -> EphemeralServices:
@@ -44,7 +45,7 @@ def make_ephemeral(engine: Engine, database: Database, forward: Forward) -> Ephe
     )
     for follower in (receipts, typing):
         committer.subscribe(follower.on_commit)
-    return EphemeralServices(receipts, typing)
+    return EphemeralServices(receipts, typing, audience)
 
 
 def ephemeral_routes(services: EphemeralServices) -> list[Sequence[Route]]:

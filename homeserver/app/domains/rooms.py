@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
+from federation.events.ids import UserId
 from federation.events.room_versions import room_version
 from federation.transport.assembly import OutboundFederation
 from homeserver.api.http.query import PageTokens
@@ -18,7 +19,7 @@ from homeserver.api.rooms.user_directory import UserDirectoryApi
 from homeserver.app.engine import Engine
 from homeserver.services.accounts.profiles import LocalProfiles
 from homeserver.services.rooms.departures import AccountDepartures
-from homeserver.services.rooms.directory import Directory, LookUp
+from homeserver.services.rooms.directory import Directory, LookUp, ServiceAliases
 from homeserver.services.rooms.guests import GuestStays
 from homeserver.services.rooms.invite_permission import InvitePermission
 from homeserver.services.rooms.joining.intents import DurableJoining
@@ -61,14 +62,17 @@ class RemoteRoomParts:
     look_up: LookUp
 
 
-def make_member_directory(engine: Engine, database: Database, move: Move) -> MemberDirectory:
+def make_member_directory(
+    engine: Engine, database: Database, move: Move, provide: Callable[[UserId], Awaitable[None]]
+) -> MemberDirectory:
     """Creates the user facts that membership needs. `move` copies a user's settings of a room to
-    the one that replaces it."""
+    the one that replaces it; `provide` lets application services make users."""
     return MemberDirectory(
         engine.context.name,
         LocalProfiles(database).get,
         InvitePermission(database).is_blocked,
         Successions(engine.rooms, engine.memberships, move).joined,
+        provide,
     )
 
 
@@ -103,12 +107,18 @@ def make_rooms(
     remote: RemoteRoomParts,
     *,
     default_version: str,
+    aliases: ServiceAliases,
 ) -> RoomServices:
     """Creates the services; two follow the log. `default_version` is the version of new
     rooms."""
     clock, rooms = engine.context.clock, engine.room_context
     directory = Directory(
-        rooms, database, clock, server_name=engine.context.name, look_up=remote.look_up
+        rooms,
+        database,
+        clock,
+        server_name=engine.context.name,
+        look_up=remote.look_up,
+        services=aliases,
     )
     outside = engine.remote_event_writer.outside
     membership = Membership(rooms, outside, people, directory, remote.rooms)

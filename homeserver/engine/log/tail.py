@@ -36,6 +36,12 @@ class LogTail:
             self.bytes -= self._sizes.popleft()
             self.start += 1
 
+    def window(self, position: int, up_to: int) -> list[Placed]:
+        """Returns the entries after `position`, up to another one, oldest first; `position` must
+        not be before `start`."""
+        assert position >= self.start, "the tail does not reach back so far"
+        return list(islice(self._entries, position - self.start, up_to - self.start))
+
     def since(self, position: int) -> Sequence[Placed]:
         """Returns the entries after `position`, oldest first; `position` must not be before
         `start`.

@@ -24,6 +24,7 @@ REGISTRATION_TOKEN: Final = "m.login.registration_token"
 EMAIL_IDENTITY: Final = "m.login.email.identity"
 RECAPTCHA: Final = "m.login.recaptcha"
 TERMS: Final = "m.login.terms"
+APPSERVICE: Final = "m.login.application_service"
 
 Flow: TypeAlias = tuple[str, ...]
 
@@ -92,4 +93,4 @@ def claimed_user(auth: Mapping[str, Any]) -> str | None:
 
 def login_flows() -> Sequence[Mapping[str, Any]]:
     """Returns the flows of GET /login."""
-    return ({"type": PASSWORD}, {"type": TOKEN, "get_login_token": True})
+    return ({"type": PASSWORD}, {"type": TOKEN, "get_login_token": True}, {"type": APPSERVICE})

@@ -33,6 +33,7 @@ from federation.events.ids import (
 from federation.ports import Clock
 from homeserver.engine.entries import Entry
 from homeserver.errors import forbidden
+from homeserver.rules.appservices.registrations import AppService
 from homeserver.services.accounts.device_removal import DeviceRemoval
 from homeserver.services.accounts.logins import LoggedIn, NewDevice, make_device_id
 from homeserver.services.accounts.passwords import Passwords
@@ -51,7 +52,8 @@ AlsoStored: TypeAlias = Callable[[Connection, UserId, int], Awaitable[None]]
 class Registration(NamedTuple):
     """The parameters of a registration. `localpart` None: the server picks one. `token` is a
     registration token, to be used up. `inhibit_login` makes no device. `display_name` None: the
-    localpart. `also` stores more."""
+    localpart. `also` stores more. `appservice` is the application service that registers one of its
+    users."""
 
     localpart: str | None
     password: str | None
@@ -62,18 +64,21 @@ class Registration(NamedTuple):
     is_admin: bool = False
     display_name: str | None = None
     also: AlsoStored | None = None
+    appservice: AppService | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class AccountParts:
     """The services that accounts are built on, and the hooks to call at their end. `shared_tokens`
-    are the configuration's registration tokens, which are never used up."""
+    are the configuration's registration tokens, which are never used up. `check_name` raises 400
+    M_EXCLUSIVE for a user that an application service, or nobody, may not make."""
 
     clock: Clock
     random_bytes: Callable[[int], bytes]
     passwords: Passwords
     tokens: Tokens
     removal: DeviceRemoval
+    check_name: Callable[[UserId, AppService | None], None]
     on_deactivated: Sequence[Callable[[UserId], None]] = ()
     shared_tokens: Sequence[str] = ()
 
@@ -96,15 +101,19 @@ class Accounts:
             ) from error
 
     async def check_available(self, username: str) -> None:
-        """Checks that a name can be registered. Raises 400 M_INVALID_USERNAME or M_USER_IN_USE."""
-        if await self._accounts.load(self.user_id(username)) is not None:
+        """Checks that a name can be registered. Raises 400 M_INVALID_USERNAME, M_EXCLUSIVE or
+        M_USER_IN_USE."""
+        user_id = self.user_id(username)
+        self._parts.check_name(user_id, None)
+        if await self._accounts.load(user_id) is not None:
             raise in_use()
 
     async def register(self, wanted: Registration) -> LoggedIn:
-        """Makes an account, logged in on its first device. Raises 400 M_USER_IN_USE,
+        """Makes an account, logged in on its first device. Raises 400 M_USER_IN_USE, M_EXCLUSIVE,
         M_INVALID_USERNAME, M_INVALID_PARAM (password), 403 for a used-up registration token."""
         localpart = wanted.localpart
         user_id = self.user_id(self._random_localpart() if localpart is None else localpart)
+        self._parts.check_name(user_id, wanted.appservice)
         password = wanted.password
         password_hash = None if password is None else await self._parts.passwords.hash(password)
         issued = self._parts.tokens.issue(refreshable=wanted.device.refreshable)

@@ -9,7 +9,8 @@ Rules:
    account can't be tried from many addresses. That limit doesn't apply to addresses where a device
    of the account was last seen: strangers can't lock its owner out.
 
-Spec: client-server API, "Login", "Logout".
+Spec: client-server API, "Login", "Logout"; application service API, "Server admin style
+permissions".
 """
 
 from __future__ import annotations
@@ -25,8 +26,9 @@ from federation.ports import Clock
 from homeserver import limits
 from homeserver.engine.entries import DeviceListEntry, Entry, Unit
 from homeserver.engine.log.committer import Committer
-from homeserver.errors import forbidden, invalid_param, user_locked
+from homeserver.errors import exclusive, forbidden, invalid_param, user_locked
 from homeserver.rules.accounts.rate_limits import Limit
+from homeserver.rules.appservices.registrations import AppService
 from homeserver.services.accounts.device_removal import DeviceRemoval
 from homeserver.services.accounts.passwords import Passwords
 from homeserver.services.accounts.rate_limits import RateLimiter
@@ -129,6 +131,20 @@ class Logins:
             raise user_locked()
         return await self._let_in(user_id, None, device)
 
+    async def log_in_for(
+        self, service: AppService, user_id: UserId | None, device: NewDevice
+    ) -> LoggedIn:
+        """Logs in a user of an application service, which needs no password. Raises 400
+        M_EXCLUSIVE for a user that isn't the service's, 403 M_FORBIDDEN for one that doesn't exist,
+        401 M_USER_LOCKED, 400 M_INVALID_PARAM for the device."""
+        device.check()
+        if user_id is None or not service.owns_user(user_id):
+            raise exclusive("The user isn't in a namespace of this application service")
+        account = await self._accounts.load(user_id)
+        if account is not None and account.is_locked:
+            raise user_locked()
+        return await self._let_in(user_id, None, device)
+
     async def _let_in(
         self, user_id: UserId, password_hash: str | None, device: NewDevice
     ) -> LoggedIn:
@@ -155,7 +171,7 @@ class Logins:
 
     async def log_out(self, requester: Requester) -> None:
         """Ends the requester's device."""
-        await self._parts.removal.remove(requester.user_id, [requester.device_id])
+        await self._parts.removal.remove(requester.user_id, [requester.device()])
 
     async def log_out_everywhere(self, requester: Requester) -> None:
         """Ends all devices of the requester."""
@@ -186,11 +202,20 @@ async def _store(connection: Connection, login: tokens.Login) -> Sequence[Entry]
         raise _wrong()
     if not is_new:
         return ()  # the device continues to exist, and so do its transaction IDs
-    await transactions.delete_devices(connection, login.user_id, [login.device_id])
-    if await _is_cross_signing_key(connection, login.user_id, login.device_id):
+    return await begin_device(connection, login.user_id, login.device_id)
+
+
+async def begin_device(
+    connection: Connection, user_id: UserId, device_id: DeviceId
+) -> Sequence[Entry]:
+    """Announces a device that was created in the same unit, and makes sure that nothing is left of
+    a former one with its ID. Returns entries for the log; raises 403 M_FORBIDDEN for an ID that is
+    a cross-signing key's."""
+    await transactions.delete_devices(connection, user_id, [device_id])
+    if await _is_cross_signing_key(connection, user_id, device_id):
         raise forbidden("The device ID is a cross-signing key's")
-    await device_lists.touch(connection, login.user_id, [login.device_id])
-    return (DeviceListEntry(login.user_id),)
+    await device_lists.touch(connection, user_id, [device_id])
+    return (DeviceListEntry(user_id),)
 
 
 async def _is_cross_signing_key(

@@ -89,6 +89,10 @@ class Typing:
             return users or None
         return users if room.change > token.count else None
 
+    def now(self, room_id: RoomId) -> Sequence[UserId]:
+        """Returns the users who type in a room now."""
+        return self.since(room_id, None) or ()
+
     async def set(
         self, user_id: UserId, room_id: RoomId, *, typing: object, timeout_ms: object
     ) -> None:

@@ -26,9 +26,16 @@ class TypingAudience:
 
     def __init__(self, rooms: Rooms, fanout: Fanout, forward: Forward) -> None:
         self._rooms, self._fanout, self._forward = rooms, fanout, forward
+        self._followers: list[Callable[[RoomId], None]] = []
+
+    def subscribe(self, changed: Callable[[RoomId], None]) -> None:
+        """Registers `changed`, which is called with each room in which other users type now."""
+        self._followers.append(changed)
 
     def wake(self, room_id: RoomId) -> None:
-        """Wakes the syncs of a room."""
+        """Wakes the syncs of a room, and tells those who follow."""
+        for changed in self._followers:
+            changed(room_id)
         room = self._rooms.hot(room_id)
         if room is not None:
             self._fanout.wake_room(room)

@@ -6,10 +6,13 @@ Rules:
 2. Joined users may name a room; the creator of an alias, and users who may send
    m.room.canonical_alias in its room, may remove it. A removed alias is also taken out of the
    canonical alias event, if the remover may change that.
-3. A new alias in m.room.canonical_alias must be an alias of that room. Aliases that were there
+3. A service's aliases are made and removed by it alone where its namespace is exclusive, and it
+   makes and removes aliases of its namespaces alone, whoever made them.
+4. A new alias in m.room.canonical_alias must be an alias of that room. Aliases that were there
    before, or are removed, are not checked.
 
-Spec: client-server API, "Room aliases", m.room.canonical_alias.
+Spec: client-server API, "Room aliases", m.room.canonical_alias; application service API, "Server
+admin style permissions".
 """
 
 from __future__ import annotations
@@ -37,6 +40,7 @@ from federation.graph.building import EventDraft
 from federation.ports import Clock
 from homeserver import errors, limits
 from homeserver.engine.rooms.rooms import Room
+from homeserver.rules.appservices.registrations import AppService
 from homeserver.rules.rooms.canonical_aliases import new_aliases, without_alias
 from homeserver.rules.rooms.room_requests import build_alias
 from homeserver.services.rooms.room_access import (
@@ -60,6 +64,16 @@ class Target:
 
 LookUp: TypeAlias = Callable[[RoomAlias], Awaitable[Target]]
 """Asks an alias's own server; raises MatrixError (404 M_NOT_FOUND, 502 or so)."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceAliases:
+    """The aliases of application services. `check` raises 400 M_EXCLUSIVE for an alias that a
+    service, or nobody, may not make; `provide` lets a service make an alias that doesn't exist, and
+    returns whether one did: raises 408 if it doesn't answer."""
+
+    check: Callable[[RoomAlias, AppService | None], None]
+    provide: Callable[[RoomAlias], Awaitable[bool]]
 
 
 def parse_alias(text: str) -> RoomAlias:
@@ -89,6 +103,7 @@ class Directory:
         *,
         server_name: ServerName,
         look_up: LookUp,
+        services: ServiceAliases,
     ) -> None:
         self._engine = engine
         self._access = RoomAccess(engine)
@@ -96,7 +111,7 @@ class Directory:
         self._directory = DirectoryTable(database)
         self._clock = clock
         self._server_name = server_name
-        self._look_up = look_up
+        self._look_up, self._services = look_up, services
 
     def new_alias(self, localpart: str) -> RoomAlias:
         """Returns the alias of this server for a local part; raises 400 M_INVALID_PARAM."""
@@ -109,8 +124,13 @@ class Directory:
         return await self.resolve_local(alias)
 
     async def resolve_local(self, alias: RoomAlias) -> Target:
-        """Returns the target of a local alias: also for queries of other servers. Raises 404."""
-        row = await self._load(alias)
+        """Returns the target of a local alias: also for queries of other servers. An application
+        service whose alias it is may make it first. Raises 404, 408."""
+        row = await self._directory.load_alias(alias)
+        if row is None and await self._services.provide(alias):
+            row = await self._directory.load_alias(alias)
+        if row is None:
+            raise errors.not_found(f"Room alias {alias} not found")
         room = await self._engine.rooms.get(row.room_id)
         others = () if room is None else sorted(room.joined_servers)
         servers = dict.fromkeys((self._server_name, *others[: limits.JOIN_SERVERS]))
@@ -122,12 +142,16 @@ class Directory:
             raise errors.not_found(f"Room alias {alias} not found")
         return row
 
-    async def create(self, user_id: UserId, alias: RoomAlias, room_id: RoomId) -> None:
-        """Names a room. Raises 409 M_UNKNOWN for an alias that exists, 403 for a user who isn't
-        joined, 400 M_INVALID_PARAM for other servers' aliases and for too many of them."""
+    async def create(
+        self, user_id: UserId, alias: RoomAlias, room_id: RoomId, *, by: AppService | None = None
+    ) -> None:
+        """Names a room; `by` is the application service that acts as the user. Raises 409 M_UNKNOWN
+        for an alias that exists, 403 for a user who isn't joined, 400 M_INVALID_PARAM for other
+        servers' aliases and for too many of them, 400 M_EXCLUSIVE."""
         if server_of(alias) != self._server_name:
             raise errors.invalid_param(f"{alias} is not an alias of this server")
         build_alias(alias[1:].partition(":")[0], self._server_name)
+        self._services.check(alias, by)
         await self._access.joined(user_id, room_id)
         row = AliasRow(alias, room_id, user_id, self._clock.now_ms())
         async with self._database.transaction() as connection:
@@ -146,17 +170,23 @@ class Directory:
         if not await storage.insert_alias(connection, row):
             raise MatrixError(400, "M_ROOM_IN_USE", f"Room alias {alias} is already taken")
 
-    async def check_free(self, alias: RoomAlias) -> None:
-        """Raises 400 M_ROOM_IN_USE early, before a room is built; `claim` decides."""
+    async def check_free(self, alias: RoomAlias, *, by: AppService | None = None) -> None:
+        """Raises 400 M_EXCLUSIVE, and 400 M_ROOM_IN_USE early, before a room is built; `claim`
+        decides."""
+        self._services.check(alias, by)
         if await self._directory.load_alias(alias) is not None:
             raise MatrixError(400, "M_ROOM_IN_USE", f"Room alias {alias} is already taken")
 
-    async def delete(self, user_id: UserId, alias: RoomAlias) -> None:
-        """Removes a local alias. Raises 404 M_NOT_FOUND, 403 M_FORBIDDEN."""
+    async def delete(
+        self, user_id: UserId, alias: RoomAlias, *, by: AppService | None = None
+    ) -> None:
+        """Removes a local alias. Raises 404 M_NOT_FOUND, 403 M_FORBIDDEN, 400 M_EXCLUSIVE."""
         if server_of(alias) != self._server_name:
             raise errors.invalid_param(f"{alias} is not an alias of this server")
+        self._services.check(alias, by)
         row = await self._load(alias)
-        if row.creator != user_id and not await self._may_rename(user_id, row.room_id):
+        is_own = by is not None or row.creator == user_id
+        if not is_own and not await self._may_rename(user_id, row.room_id):
             raise errors.forbidden("You can't remove other users' aliases of this room")
         if not await self._directory.delete_alias(alias, row.room_id):
             raise errors.not_found(f"Room alias {alias} not found")

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import suppress
+from dataclasses import replace
 
 from federation.errors import MatrixError
 from federation.events import event_types
@@ -50,16 +51,16 @@ class MemberState:
         self._membership = membership
         self._people = people
 
-    async def put(
-        self, sender: UserId, room_id: RoomId, state_key: str, content: JsonObject
-    ) -> EventId:
-        """Sends a membership event with the client's content; returns its ID. Raises 400, 403."""
-        target = parse_user(state_key)
-        content = without_authoriser(content)
+    async def put(self, room_id: RoomId, draft: EventDraft) -> EventId:
+        """Sends a membership event with the client's content; returns its ID. Its time is the
+        draft's, unless the sender enters the room by it, or leaves it before they entered. Raises
+        400, 403."""
+        sender, target = draft.sender, parse_user(draft.state_key or "")
+        content = without_authoriser(draft.content)
         membership = content.get("membership")
         if not isinstance(membership, str):
             raise errors.bad_json("m.room.member needs `membership`, a string")
-        draft = EventDraft(event_types.MEMBER, sender, content, state_key=target)
+        draft = replace(draft, content=content)
         if membership == "invite" and target != sender:
             await self._access.joined(sender, room_id)
             return await self._membership.send_invite(room_id, draft)

@@ -63,13 +63,15 @@ _PROFILE_KEYS = ("displayname", "avatar_url")
 class MemberDirectory:
     """The facts about users that membership needs. `profile_of` returns a local user's
     `displayname` and `avatar_url`, as far as set; `is_invite_blocked` whether a local user blocks
-    invites; `carry_over` copies a user's settings from a room to the joined room that replaces it.
+    invites; `carry_over` copies a user's settings from a room to the joined room that replaces it;
+    `provide` lets an application service make a local user of its own who doesn't exist.
     """
 
     server_name: ServerName
     profile_of: Callable[[UserId], Awaitable[JsonObject]]
     is_invite_blocked: Callable[[UserId], Awaitable[bool]]
     carry_over: Callable[[UserId, RoomId], Awaitable[None]]
+    provide: Callable[[UserId], Awaitable[None]]
 
     def is_ours(self, user_id: UserId) -> bool:
         """Returns whether this is a user of this server."""
@@ -79,11 +81,15 @@ class MemberDirectory:
         """Returns the profile's part of a membership event; {} for users of other servers."""
         if not self.is_ours(user_id):
             return {}
+        await self.provide(user_id)
         profile = await self.profile_of(user_id)
         return {key: profile[key] for key in _PROFILE_KEYS if profile.get(key) is not None}
 
     async def check_invitable(self, user_id: UserId) -> None:
-        """Raises 403 M_INVITE_BLOCKED for a local user who blocks invites."""
+        """Raises 403 M_INVITE_BLOCKED for a local user who blocks invites. One who doesn't exist is
+        made, if an application service does so."""
+        if self.is_ours(user_id):
+            await self.provide(user_id)
         if self.is_ours(user_id) and await self.is_invite_blocked(user_id):
             raise MatrixError(403, "M_INVITE_BLOCKED", f"{user_id} doesn't take invites")
 

@@ -22,6 +22,7 @@ from federation.events.room_versions import RoomVersion
 from homeserver import limits
 from homeserver.engine.entries import Entry
 from homeserver.engine.local.writer import RoomWork, Writer
+from homeserver.rules.appservices.registrations import AppService
 from homeserver.rules.rooms.room_presets import NewRoom, build_membership_draft, build_room_drafts
 from homeserver.rules.rooms.room_requests import RoomRequest, choose_version, parse_invitees
 from homeserver.services.rooms.directory import Directory
@@ -55,12 +56,15 @@ class RoomCreation:
         self._people = people
         self._default_version = default_version
 
-    async def create(self, creator: UserId, request: RoomRequest) -> RoomId:
-        """Creates a room. Raises 400 M_UNSUPPORTED_ROOM_VERSION, M_ROOM_IN_USE, M_INVALID_PARAM or
+    async def create(
+        self, creator: UserId, request: RoomRequest, *, by: AppService | None = None
+    ) -> RoomId:
+        """Creates a room; `by` is the application service that acts as the creator. Raises 400
+        M_UNSUPPORTED_ROOM_VERSION, M_ROOM_IN_USE, M_EXCLUSIVE (for its alias), M_INVALID_PARAM or
         M_INVALID_ROOM_STATE, 403 M_INVITE_BLOCKED, and the errors of other servers for invites."""
         version = choose_version(request.room_version, self._default_version)
         invitees = parse_invitees(request, creator)
-        alias = await self._alias(request)
+        alias = await self._alias(request, by)
         for user in invitees:
             await self._people.check_invitable(user)
         split = self._split(invitees)
@@ -70,11 +74,11 @@ class RoomCreation:
         await self._invite_remote(room_id, room, split.remote)
         return room_id
 
-    async def _alias(self, request: RoomRequest) -> RoomAlias | None:
+    async def _alias(self, request: RoomRequest, by: AppService | None) -> RoomAlias | None:
         if request.room_alias_name is None:
             return None
         alias = self._directory.new_alias(request.room_alias_name)
-        await self._directory.check_free(alias)
+        await self._directory.check_free(alias, by=by)
         return alias
 
     def _split(self, invitees: Sequence[UserId]) -> _Split:

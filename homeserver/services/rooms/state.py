@@ -166,13 +166,23 @@ class State:
     # writes
 
     async def put(
-        self, user_id: UserId, room_id: RoomId, key: StateKey, content: JsonObject
+        self,
+        user_id: UserId,
+        room_id: RoomId,
+        key: StateKey,
+        content: JsonObject,
+        *,
+        time_ms: int | None = None,
     ) -> EventId:
-        """Sets a piece of state; if an equal one is set already, its event ID is returned. Raises
-        403 M_FORBIDDEN, 400 M_BAD_ALIAS, M_INVALID_PARAM, M_BAD_JSON, 413 M_TOO_LARGE."""
+        """Sets a piece of state; if an equal one is set already, its event ID is returned.
+        `time_ms` is its `origin_server_ts`, None for now. Raises 403 M_FORBIDDEN, 400 M_BAD_ALIAS,
+        M_INVALID_PARAM, M_BAD_JSON, 413 M_TOO_LARGE."""
         event_type, state_key = key
+        draft = EventDraft(
+            event_type, user_id, content, state_key=state_key, origin_server_ts=time_ms
+        )
         if event_type == event_types.MEMBER:
-            return await self._members.put(user_id, room_id, state_key, content)
+            return await self._members.put(room_id, draft)
         if key == event_types.CANONICAL_ALIAS_KEY:
             room = await self._engine.rooms.get(room_id)
             if room is None or user_id not in room.joined_local:
@@ -180,7 +190,6 @@ class State:
             await self._directory.check_canonical(room_id, content)
         if event_type == event_types.REDACTION:
             raise errors.invalid_param("m.room.redaction isn't a state event")
-        draft = EventDraft(event_type, user_id, content, state_key=state_key)
         try:
             return (await self._engine.writer.send(room_id, draft)).event_id
         except MatrixError as error:

@@ -12,7 +12,7 @@ Spec: client-server API, "Sending events to a room", "Redactions", "Transaction 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from federation.errors import MatrixError
 from federation.events import event_types
@@ -39,7 +39,8 @@ from homeserver.services.rooms.room_access import (
 @dataclass(frozen=True, slots=True)
 class SendRequest:
     """The parameters of a send: the event, its sender and the transaction ID. A suspended user
-    redacts their own events alone."""
+    redacts their own events alone. `time_ms` is its `origin_server_ts`, if an application service
+    chose one."""
 
     user_id: UserId
     device_id: DeviceId
@@ -48,6 +49,7 @@ class SendRequest:
     content: JsonObject
     transaction_id: str
     is_suspended: bool = False
+    time_ms: int | None = None
 
 
 class Timeline:
@@ -63,7 +65,9 @@ class Timeline:
         M_INVALID_PARAM for a transaction ID that is too long."""
         if request.type == event_types.REDACTION:
             return await self._send_redaction(request)
-        draft = EventDraft(request.type, request.user_id, request.content)
+        draft = EventDraft(
+            request.type, request.user_id, request.content, origin_server_ts=request.time_ms
+        )
         return await self._write(request, draft, f"send/{request.room_id}/{request.type}")
 
     async def redact(self, request: SendRequest, target: str) -> EventId:
@@ -76,14 +80,7 @@ class Timeline:
         target = content.pop("redacts", None)
         if not isinstance(target, str):
             raise errors.bad_json("A redaction's content needs `redacts`, an event ID")
-        request = SendRequest(
-            request.user_id,
-            request.device_id,
-            request.room_id,
-            event_types.REDACTION,
-            content,
-            request.transaction_id,
-        )
+        request = replace(request, content=content)
         return await self._redact(
             request, target, f"send/{request.room_id}/{event_types.REDACTION}"
         )
@@ -97,7 +94,11 @@ class Timeline:
             ) from error
         await self._check_may_redact(request, event_id)
         draft = EventDraft(
-            event_types.REDACTION, request.user_id, request.content, redacts=event_id
+            event_types.REDACTION,
+            request.user_id,
+            request.content,
+            redacts=event_id,
+            origin_server_ts=request.time_ms,
         )
         return await self._write(request, draft, path)
 

@@ -26,6 +26,28 @@ class DeviceRow(msgspec.Struct, frozen=True):
 _COLUMNS = "device_id, display_name, last_seen_ms, last_seen_address"
 
 
+async def create(
+    connection: Connection,
+    user_id: UserId,
+    device_id: DeviceId,
+    *,
+    display_name: str | None,
+    now_ms: int,
+) -> bool:
+    """Creates a device without an access token, which was seen nowhere yet. Returns False if the
+    user has it already."""
+    result = await connection.fetchval(
+        "INSERT INTO devices"
+        " (user_id, device_id, display_name, created_ms, last_seen_ms, last_seen_address)"
+        " VALUES ($1, $2, $3, $4, $4, '') ON CONFLICT DO NOTHING RETURNING true",
+        user_id,
+        device_id,
+        display_name,
+        now_ms,
+    )
+    return bool(result)
+
+
 async def rename(
     connection: Connection, user_id: UserId, device_id: DeviceId, display_name: str
 ) -> bool:

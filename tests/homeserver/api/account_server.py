@@ -34,8 +34,9 @@ from homeserver.config import Config, Listener
 from homeserver.engine.entries import DeviceListEntry, Entry
 from homeserver.engine.local.policy_signer import NoPolicyServer
 from homeserver.engine.log.committer import Committer
-from homeserver.errors import not_found
+from homeserver.errors import exclusive, not_found
 from homeserver.metrics import ServerMetrics
+from homeserver.rules.appservices.registrations import AppService
 from homeserver.services.accounts.passwords import Passwords
 from homeserver.services.accounts.rate_limits import RateLimiter, configured_rates
 from homeserver.storage.database import Connection, Database
@@ -80,6 +81,7 @@ class Watched:
     deleted: list[tuple[UserId, list[DeviceId]]] = field(default_factory=list)
     changed_profiles: list[UserId] = field(default_factory=list)
     deactivated: list[UserId] = field(default_factory=list)
+    taken: set[UserId] = field(default_factory=set)
 
     @property
     def hooks(self) -> AccountHooks:
@@ -89,7 +91,13 @@ class Watched:
             on_deactivated=[self.deactivated.append],
             on_profile_changed=self.on_profile_changed,
             fetch_profile=fetch_remote,
+            check_name=self.check_name,
         )
+
+    def check_name(self, user_id: UserId, by: AppService | None) -> None:
+        """Stands for namespaces of application services."""
+        if user_id in self.taken and by is None:
+            raise exclusive("This user name is reserved")
 
     async def on_deleted(
         self, _connection: Connection, user_id: UserId, device_ids: Sequence[DeviceId]

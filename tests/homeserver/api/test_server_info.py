@@ -28,7 +28,7 @@ async def test_it_tells_what_is_configured_and_true(accounts_url: str) -> None:
         capabilities = (await server.call("GET", "/capabilities", token=token)).body["capabilities"]
         assert capabilities["m.room_versions"]["default"] == "11"
         assert set(capabilities["m.room_versions"]["available"]) >= {"10", "11", "12"}
-        for path in ("/voip/turnServer", "/thirdparty/protocols"):
+        for path in ("/voip/turnServer",):
             assert (await server.call("GET", path, token=token)).body == {}
 
 

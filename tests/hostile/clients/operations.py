@@ -68,9 +68,12 @@ PARAMETERS = {
     "mediaId": "bWVkaWE",
     "fileName": "file.png",
     "authType": "m.login.password",
+    "appserviceId": "irc",
+    "protocol": "irc",
 }
 
 BODIES: dict[str, dict[str, Any]] = {
+    "POST /appservice/{appserviceId}/ping": {"transaction_id": "t"},
     "POST /register": {"username": "{fresh}", "password": "p", "auth": {"type": "m.login.dummy"}},
     **{
         f"POST {path}/{medium}/requestToken": body
@@ -232,6 +235,10 @@ QUERIES: dict[str, dict[str, str]] = {
         for method in ("GET", "PUT", "DELETE")
         for rest in ("", "/{roomId}", "/{roomId}/{sessionId}")
     },
+    "GET /thirdparty/user/{protocol}": {"nick": "x"},
+    "GET /thirdparty/location/{protocol}": {"channel": "x"},
+    "GET /thirdparty/user": {"userid": "{me}"},
+    "GET /thirdparty/location": {"alias": "#alias:here.example"},
     "GET /keys/changes": {"from": "", "to": ""},
     "GET /_matrix/federation/v1/openid/userinfo": {"access_token": "x"},
     "GET /register/available": {"username": "x"},

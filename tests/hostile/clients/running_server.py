@@ -45,6 +45,7 @@ _PASSES = frozenset(
         "user_directory",
         "user_directory_rooms",
         "user_directory_position",
+        "appservices",
     }
 )
 """Tables that change by themselves: when devices were seen, cursors, jobs, what follows the log."""

@@ -40,6 +40,7 @@ class RemoteInvites:
     async def admit(self, origin: ServerName, invite: Event, invitee: UserId) -> None:
         """`InviteGate.admit`."""
         self._limiter.check(Limit.REMOTE_INVITES, origin)
+        await self._people.provide(invitee)
         await self._check_account(invitee)
         await self._people.check_invitable(invitee)
         self._limiter.check(Limit.REMOTE_INVITES_OF_USER, f"{origin} {invitee}")

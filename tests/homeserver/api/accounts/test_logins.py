@@ -24,6 +24,7 @@ async def test_passwords_and_login_tokens_are_the_flows(server: AccountServer) -
         "flows": [
             {"type": "m.login.password"},
             {"type": "m.login.token", "get_login_token": True},
+            {"type": "m.login.application_service"},
         ]
     }
 

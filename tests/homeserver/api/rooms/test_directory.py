@@ -34,8 +34,8 @@ async def test_an_alias_is_made_and_removed() -> None:
     assert await endpoints.call("PUT", ALIAS, {"room_id": ROOM}) == (200, {})
     assert await endpoints.call("DELETE", ALIAS) == (200, {})
     assert endpoints.service.asked == [
-        ("create", (ALICE.user_id, "#name:hs1", ROOM), {}),
-        ("delete", (ALICE.user_id, "#name:hs1"), {}),
+        ("create", (ALICE.user_id, "#name:hs1", ROOM), {"by": None}),
+        ("delete", (ALICE.user_id, "#name:hs1"), {"by": None}),
     ]
 
 

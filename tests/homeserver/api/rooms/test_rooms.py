@@ -40,7 +40,7 @@ async def test_a_room_is_created_as_asked_for(body: Any, wanted: RoomRequest) ->
     """Nothing at all is a room with all defaults."""
     endpoints = Endpoints()
     assert await endpoints.call("/createRoom", body) == (200, {"room_id": ROOM})
-    assert endpoints.service.only == ("create", (ALICE.user_id, wanted), {})
+    assert endpoints.service.only == ("create", (ALICE.user_id, wanted), {"by": None})
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import pytest
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import UserId
 from homeserver.rules.accounts.login_flows import (
+    APPSERVICE,
     DUMMY,
     EMAIL_IDENTITY,
     PASSWORD,
@@ -57,7 +58,11 @@ def test_the_body_tells_what_is_left() -> None:
 def test_registration_asks_by_configuration() -> None:
     assert registration_flows("none") == ((DUMMY,),)
     assert registration_flows("token") == ((REGISTRATION_TOKEN,),)
-    assert login_flows() == ({"type": PASSWORD}, {"type": TOKEN, "get_login_token": True})
+    assert login_flows() == (
+        {"type": PASSWORD},
+        {"type": TOKEN, "get_login_token": True},
+        {"type": APPSERVICE},
+    )
 
 
 @pytest.mark.parametrize(

@@ -266,13 +266,16 @@ async def test_who_asks_twice_joins_a_room_elsewhere_once() -> None:
     async def nothing(_user_id: UserId, _room_id: RoomId) -> None:
         pass
 
+    async def nobody(_user_id: UserId) -> None:
+        pass
+
     async def is_blocked(user_id: UserId) -> bool:
         return False
 
     engine = SimpleNamespace(
         rooms=SimpleNamespace(get=get), memberships=SimpleNamespace(of=none_of), writer=None
     )
-    people = MemberDirectory(ServerName("here.example"), none_of, is_blocked, nothing)
+    people = MemberDirectory(ServerName("here.example"), none_of, is_blocked, nothing, nobody)
     remote = SimpleNamespace(join=join)
     service = Membership(
         cast(Any, engine), cast(Any, None), people, cast(Any, None), cast(Any, remote)

@@ -29,6 +29,9 @@ class Gate(RemoteInvites):
     async def _check_account(self, invitee: UserId) -> None:
         """Everybody is a user."""
 
+    async def provide(self, _user_id: UserId) -> None:
+        """`People.provide`: no application service makes users."""
+
     async def check_invitable(self, user_id: UserId) -> None:
         """`People.check_invitable`."""
         if user_id in self.blocked:

@@ -1,0 +1,1 @@
+"""Endpoints for application services, and of what they provide."""

@@ -1,0 +1,1 @@
+"""Decisions about application services: what their registrations say, and what concerns them."""

@@ -1,0 +1,210 @@
+"""Delivers the log to one application service, transaction by transaction.
+
+Rules:
+1. A transaction is stored with its ID, together with the position of the log that it reaches to,
+   before it is sent. So a crash neither loses nor changes one, and events keep their order.
+2. The next one is made once the service has answered with success. Until then the same one is sent
+   again, after a wait that doubles each time, or as soon as the service is known to be reachable.
+3. IDs are never used twice: each start of the server has its own prefix, also with a database that
+   was put back.
+4. What isn't in the log (typing) is sent once, with what else there is, or by itself.
+5. The position is stored now and then while nothing concerns the service.
+
+Spec: application service API, "Pushing events".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from urllib.parse import quote
+
+from federation.events.ids import DeviceId, RoomId, UserId
+from federation.ports import Clock
+from federation.retries import DoublingWaits
+from homeserver import limits
+from homeserver.outbound.appservices.client import (
+    AppServiceClient,
+    AppServiceRequest,
+    AppServiceUnreachable,
+)
+from homeserver.rules.appservices.audience import Audience
+from homeserver.rules.appservices.registrations import AppService
+from homeserver.services.appservices.log_reader import LogReader
+from homeserver.services.appservices.selection import Selection
+from homeserver.services.appservices.transactions import TransactionBuilder
+from homeserver.storage.appservices.deliveries import DeliveryTable
+from homeserver.storage.database import DatabaseUnavailable
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryParts:
+    """What deliveries are made of. `prefix` begins the IDs of this start's transactions; `typing`
+    returns who types in a room; `acknowledge` deletes a device's messages up to a position."""
+
+    table: DeliveryTable
+    reader: LogReader
+    builder: TransactionBuilder
+    client: AppServiceClient
+    clock: Clock
+    prefix: str
+    typing: Callable[[RoomId], Sequence[UserId]]
+    acknowledge: Callable[[UserId, DeviceId, int], None]
+
+
+class Delivery:
+    """The delivery to one service."""
+
+    def __init__(self, service: AppService, parts: DeliveryParts) -> None:
+        self.service, self._parts = service, parts
+        self._position: int | None = None
+        self._delivered = self._stored = parts.reader.end
+        self._audience = Audience(service)
+        self._typing: dict[RoomId, None] = {}
+        self._wake = asyncio.Event()
+        self._retry = asyncio.Event()
+        self._waits = DoublingWaits(
+            limits.APPSERVICE_BACKOFF_S_LEAST, limits.APPSERVICE_BACKOFF_S_MOST
+        )
+        self._failures = 0
+        self._number = 0
+
+    def lag(self) -> int:
+        """The positions of the log that the service hasn't got yet."""
+        return self._parts.reader.end - self._delivered
+
+    def wake(self) -> None:
+        """Notes that there is more in the log."""
+        self._wake.set()
+
+    def note_typing(self, room_id: RoomId) -> None:
+        """Notes that who types in a room has changed."""
+        if self.service.wants_ephemeral:
+            if len(self._typing) < limits.APPSERVICE_EVENTS:
+                self._typing[room_id] = None
+            self._wake.set()
+
+    def retry(self) -> None:
+        """Ends a wait after a failure: the service is reachable."""
+        self._retry.set()
+
+    async def run(self) -> None:
+        """Delivers until cancelled."""
+        while True:
+            try:
+                if self._position is None:
+                    await self._begin()
+                self._wake.clear()
+                if not await self.step():
+                    await self._wake.wait()
+            except DatabaseUnavailable as error:
+                log.warning("%s waits for the database: %s", self.service.service_id, error)
+                self._position = None  # how far it got is read again
+                await self._parts.clock.sleep(limits.APPSERVICE_DATABASE_S)
+
+    async def _begin(self) -> None:
+        """Goes on where the former start ended, with the transaction that wasn't taken."""
+        parts = self._parts
+        row = await parts.table.load(self.service.service_id, start=parts.reader.end)
+        self._audience = await parts.reader.audience(self.service, row.position)
+        if row.body is not None and row.transaction_id is not None:
+            self._delivered = row.position - 1
+            await self._send_until_taken(row.transaction_id, row.body)
+            await parts.table.taken(self.service.service_id)
+        self._position = self._delivered = self._stored = row.position
+
+    async def step(self) -> bool:
+        """Makes one transaction of what comes next in the log, and delivers it. Returns False if
+        there is nothing more."""
+        assert self._position is not None, "it was begun"
+        selection, position = Selection(self.service, self._audience), self._position
+        is_at_end = False
+        while not selection.is_full and not is_at_end:
+            window = await self._parts.reader.window(self.service, self._audience, position)
+            position = selection.take(window.items) or window.up_to
+            is_at_end = not window.items and position == self._parts.reader.end
+            if selection.is_empty:
+                await self._pass_over(position)
+        is_durable = not selection.is_empty
+        self._add_typing(selection)
+        body = None
+        if not selection.is_empty:
+            body = await self._parts.builder.build(self.service, self._audience, selection)
+        if body is None:
+            await self._pass_over(position)
+            return not is_at_end
+        await self._deliver(body, position if is_durable else None)
+        self._acknowledge(selection)
+        return True
+
+    def _add_typing(self, selection: Selection) -> None:
+        rooms, self._typing = self._typing, {}
+        for room_id in rooms:
+            selection.add_typing(room_id, self._parts.typing(room_id))
+
+    async def _deliver(self, body: bytes, position: int | None) -> None:
+        """Delivers a transaction; with a position it is a part of the log, and must arrive."""
+        parts, service_id = self._parts, self.service.service_id
+        self._number += 1
+        transaction_id = f"{parts.prefix}.{self._number}"
+        if position is None:
+            await self._send(transaction_id, body)
+            return
+        await parts.table.put(service_id, position, transaction_id=transaction_id, body=body)
+        await self._send_until_taken(transaction_id, body)
+        await parts.table.taken(service_id)
+        self._position = self._delivered = self._stored = position
+
+    async def _pass_over(self, position: int) -> None:
+        self._position = self._delivered = position
+        if position - self._stored >= limits.APPSERVICE_POSITIONS:
+            await self._parts.table.move(self.service.service_id, position)
+            self._stored = position
+
+    def _acknowledge(self, selection: Selection) -> None:
+        """Lets messages to devices go that the service got, if it is its devices' only way to get
+        them."""
+        if self.service.wants_encryption:
+            for (user_id, device_id), position in selection.devices.items():
+                self._parts.acknowledge(user_id, device_id, position)
+
+    # Sending
+
+    async def _send_until_taken(self, transaction_id: str, body: bytes) -> None:
+        while not await self._send(transaction_id, body):
+            self._failures += 1
+            self._retry.clear()
+            await self._rest(self._waits.after(self._failures))
+        self._failures = 0
+
+    async def _rest(self, seconds: float) -> None:
+        """Waits, until the service is known to be reachable."""
+        async with asyncio.TaskGroup() as group:
+            sleeping = group.create_task(self._parts.clock.sleep(seconds))
+            told = group.create_task(self._retry.wait())
+            await asyncio.wait([sleeping, told], return_when=asyncio.FIRST_COMPLETED)
+            sleeping.cancel()
+            told.cancel()
+
+    async def _send(self, transaction_id: str, body: bytes) -> bool:
+        """Sends a transaction once; returns whether the service has taken it."""
+        path = f"/transactions/{quote(transaction_id, safe='')}"
+        request = AppServiceRequest(
+            "PUT", path, path, body=body, timeout_s=limits.APPSERVICE_TRANSACTION_S
+        )
+        try:
+            answer = await self._parts.client.ask(self.service, request)
+        except AppServiceUnreachable as error:
+            self._complain(str(error))
+            return False
+        if not answer.is_success:
+            self._complain(f"it answered with status {answer.status}")
+        return answer.is_success
+
+    def _complain(self, reason: str) -> None:
+        level = logging.WARNING if self._failures == 0 else logging.INFO
+        log.log(level, "%s doesn't take a transaction: %s", self.service.service_id, reason)

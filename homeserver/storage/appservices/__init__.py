@@ -1,0 +1,1 @@
+"""Tables of application services, and their registration files."""
