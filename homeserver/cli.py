@@ -1,4 +1,4 @@
-"""The command `freehold`: init, check, serve, explain, user, token, media.
+"""The command `freehold`: init, check, serve, explain, user, token, reports, media.
 
 Each command imports its dependencies when it runs: `freehold --help` stays fast.
 """
@@ -13,6 +13,7 @@ import click
 
 from homeserver.tools.account_commands import token, user
 from homeserver.tools.media_commands import media
+from homeserver.tools.report_commands import reports
 
 if TYPE_CHECKING:
     from homeserver.config import Config
@@ -189,6 +190,7 @@ def explain(path: Path, as_json: bool, position: int | None, what: str) -> None:
 
 main.add_command(user)
 main.add_command(token)
+main.add_command(reports)
 main.add_command(media)
 
 

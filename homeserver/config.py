@@ -128,6 +128,7 @@ class RateLimitSettings(msgspec.Struct, frozen=True, kw_only=True):
     validations: RateSettings = RateSettings(per_second=0.05, burst=20)
     validations_of_email: RateSettings = RateSettings(per_second=0.005, burst=5)
     writes: RateSettings = RateSettings(per_second=10, burst=100)
+    reports: RateSettings = RateSettings(per_second=0.05, burst=20)
     reads: RateSettings = RateSettings(per_second=5, burst=50)
     uploads: RateSettings = RateSettings(per_second=2, burst=50)
     downloads: RateSettings = RateSettings(per_second=50, burst=500)

@@ -120,7 +120,7 @@ def make_services(
         engine=engine,
         appservices=make_appservices(engine, database, registry, encryption, ephemeral),
         accounts=accounts,
-        admin=make_admin(engine, database, accounts, hooks, config),
+        admin=make_admin(engine, database, accounts, hooks, config, timeline.history.is_seen),
         account_data=account_data,
         encryption=encryption,
         ephemeral=ephemeral,

@@ -107,6 +107,21 @@ OPENID_TOKEN_S = 3600
 OPENID_TOKENS_PER_USER = 100
 """OpenID tokens of a user that hold at once: widgets ask for one each; the oldest goes."""
 
+REPORT_REASON_CHARACTERS = 2_000
+"""The reason of a report: a paragraph that a person reads."""
+
+REPORTS_OPEN_PER_USER = 100
+"""Reports of one user that the operator hasn't resolved yet; beyond it 429."""
+
+REPORTS_RETRY_AFTER_S = 3600
+"""Told with that 429: it takes a person to resolve a report."""
+
+REPORTS_READ_AT_ONCE = 500
+"""Reports in memory while all are listed: a megabyte of reasons."""
+
+REPORTS_KEPT_DAYS = 90
+"""How long a resolved report is kept: it has personal data."""
+
 ACCOUNT_WATCH_S = 5
 """How often the connection is checked by which changes of accounts are told: a locked user whose
 lock wasn't told is stopped after this."""

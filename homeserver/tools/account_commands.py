@@ -7,33 +7,28 @@ from standard input; it is never an argument, which other users of the machine c
 from __future__ import annotations
 
 import sys
-from collections.abc import Awaitable, Callable, Mapping
-from datetime import UTC, datetime
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from homeserver.tools.operator_command import (
+    as_json_option,
+    run_on_database,
+    show,
+    time_text,
+    with_config,
+)
+
 if TYPE_CHECKING:
+    from homeserver.config import Config
     from homeserver.services.admin.accounts import AccountAdministration
     from homeserver.storage.accounts.accounts import AccountRow
     from homeserver.storage.accounts.registration_tokens import RegistrationTokenRow
+    from homeserver.storage.database import Database
 
 T = TypeVar("T")
-_JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object on each line.")
-
-
-def with_config(command: Callable[..., None]) -> Callable[..., None]:
-    """The option that names the configuration."""
-    return click.option(
-        "--config",
-        "path",
-        type=click.Path(dir_okay=False, path_type=Path),
-        default=Path("freehold.toml"),
-        envvar="FREEHOLD_CONFIG",
-        show_default=True,
-        help="The configuration file.",
-    )(command)
 
 
 @click.group()
@@ -43,31 +38,31 @@ def user() -> None:
 
 @user.command("add")
 @with_config
-@_JSON
+@as_json_option
 @click.argument("name")
 def add_user(path: Path, as_json: bool, name: str) -> None:
     """Creates an account; the password is asked for, or read from standard input."""
     password = _password()
     user_id = _run(path, lambda admin: admin.add(name, password))
-    _show({"user_id": user_id}, as_json, user_id)
+    show({"user_id": user_id}, as_json, user_id)
 
 
 @user.command("list")
 @with_config
-@_JSON
+@as_json_option
 def list_users(path: Path, as_json: bool) -> None:
     """Lists all accounts."""
 
-    async def show(admin: AccountAdministration) -> None:
+    async def show_all(admin: AccountAdministration) -> None:
         async for account in admin.all():
-            _show(_account_json(account), as_json, _account_text(account))
+            show(_account_json(account), as_json, _account_text(account))
 
-    _run(path, show)
+    _run(path, show_all)
 
 
 @user.command("show")
 @with_config
-@_JSON
+@as_json_option
 @click.argument("name")
 def show_user(path: Path, as_json: bool, name: str) -> None:
     """Shows an account and its devices."""
@@ -82,22 +77,22 @@ def show_user(path: Path, as_json: bool, name: str) -> None:
         for device in report.devices
     ]
     lines = [_account_text(report.account)] + [
-        f"  {one.device_id}  {one.display_name or '-'}  last seen {_time(one.last_seen_ms)}"
+        f"  {one.device_id}  {one.display_name or '-'}  last seen {time_text(one.last_seen_ms)}"
         f" from {one.last_seen_address or '-'}"
         for one in report.devices
     ]
-    _show({**_account_json(report.account), "devices": devices}, as_json, "\n".join(lines))
+    show({**_account_json(report.account), "devices": devices}, as_json, "\n".join(lines))
 
 
 @user.command("reset-password")
 @with_config
-@_JSON
+@as_json_option
 @click.argument("name")
 def reset_password(path: Path, as_json: bool, name: str) -> None:
     """Sets a new password, asked for or read from standard input. Devices stay logged in."""
     password = _password()
     user_id = _run(path, lambda admin: admin.reset_password(name, password))
-    _show({"user_id": user_id}, as_json, f"{user_id} has the new password.")
+    show({"user_id": user_id}, as_json, f"{user_id} has the new password.")
 
 
 def _marking(command: str, mark: str, *, value: bool, told: str, text: str) -> None:
@@ -107,10 +102,10 @@ def _marking(command: str, mark: str, *, value: bool, told: str, text: str) -> N
         from homeserver.storage.accounts.moderation import AccountMark
 
         user_id = _run(path, lambda admin: admin.mark(name, AccountMark[mark], value=value))
-        _show({"user_id": user_id}, as_json, f"{user_id} {told}.")
+        show({"user_id": user_id}, as_json, f"{user_id} {told}.")
 
     run.__doc__ = text
-    user.command(command)(with_config(_JSON(click.argument("name")(run))))
+    user.command(command)(with_config(as_json_option(click.argument("name")(run))))
 
 
 _marking(
@@ -153,14 +148,14 @@ _marking(
 
 @user.command("deactivate")
 @with_config
-@_JSON
+@as_json_option
 @click.option("--erase", is_flag=True, help="Hide the user's messages from those who join later.")
 @click.argument("name")
 def deactivate_user(path: Path, as_json: bool, erase: bool, name: str) -> None:
     """Ends an account for ever: password, profile, devices; the user leaves all rooms. The name
     isn't given out again."""
     user_id = _run(path, lambda admin: admin.deactivate(name, erase=erase))
-    _show({"user_id": user_id}, as_json, f"{user_id} is deactivated.")
+    show({"user_id": user_id}, as_json, f"{user_id} is deactivated.")
 
 
 @click.group()
@@ -170,7 +165,7 @@ def token() -> None:
 
 @token.command("add")
 @with_config
-@_JSON
+@as_json_option
 @click.option("--uses", type=click.IntRange(min=1), help="How many people may use it.")
 @click.option("--days", type=click.IntRange(min=1), help="How many days it holds.")
 @click.argument("name", required=False, metavar="[TOKEN]")
@@ -180,18 +175,18 @@ def add_token(
     """Creates a registration token, a random one if none is given."""
     lifetime_s = None if days is None else days * 24 * 3600
     made = _run(path, lambda admin: admin.add_token(name, uses=uses, lifetime_s=lifetime_s))
-    _show(_token_json(made), as_json, made.token)
+    show(_token_json(made), as_json, made.token)
 
 
 @token.command("list")
 @with_config
-@_JSON
+@as_json_option
 def list_tokens(path: Path, as_json: bool) -> None:
     """Lists the registration tokens."""
     for one in _run(path, lambda admin: admin.tokens()):
         allowed = "any number" if one.uses_allowed is None else str(one.uses_allowed)
-        end = "for ever" if one.expires_ms is None else f"until {_time(one.expires_ms)}"
-        _show(_token_json(one), as_json, f"{one.token}  used {one.uses} of {allowed}, {end}")
+        end = "for ever" if one.expires_ms is None else f"until {time_text(one.expires_ms)}"
+        show(_token_json(one), as_json, f"{one.token}  used {one.uses} of {allowed}, {end}")
 
 
 @token.command("revoke")
@@ -204,42 +199,26 @@ def revoke_token(path: Path, name: str) -> None:
 
 
 def _run(path: Path, work: Callable[[AccountAdministration], Awaitable[T]]) -> T:
-    import asyncio
     import os
 
-    from federation.errors import MatrixError
     from federation.events.ids import ServerName
     from homeserver.clock import SystemClock
-    from homeserver.config import ConfigInvalid, load_config
     from homeserver.services.accounts.passwords import Passwords, configured_hasher
     from homeserver.services.admin.accounts import AccountAdministration
-    from homeserver.storage.database import DatabaseUnavailable, DataRefused
-    from homeserver.storage.migrate import SchemaTooNew
-    from homeserver.tools.open_database import writable
-    from local_postgres import EmbeddedError
 
-    async def run() -> T:
-        config = load_config(path)
+    async def run(config: Config, database: Database) -> T:
         passwords = Passwords(os.urandom, configured_hasher(config.passwords))
+        name = ServerName(config.server_name)
         try:
-            async with writable(config) as database:
-                name = ServerName(config.server_name)
-                return await work(
-                    AccountAdministration(
-                        database, name, passwords, SystemClock(), random_bytes=os.urandom
-                    )
+            return await work(
+                AccountAdministration(
+                    database, name, passwords, SystemClock(), random_bytes=os.urandom
                 )
+            )
         finally:
             passwords.close()
 
-    try:
-        return asyncio.run(run())
-    except ConfigInvalid as error:
-        raise click.ClickException("; ".join(error.problems)) from error
-    except MatrixError as error:
-        raise click.ClickException(error.error) from error
-    except (EmbeddedError, DatabaseUnavailable, DataRefused, SchemaTooNew) as error:
-        raise click.ClickException(str(error)) from error
+    return run_on_database(path, run)
 
 
 def _password() -> str:
@@ -247,12 +226,6 @@ def _password() -> str:
         password: str = click.prompt("Password", hide_input=True, confirmation_prompt=True)
         return password
     return sys.stdin.readline().rstrip("\r\n")
-
-
-def _show(value: Mapping[str, Any], as_json: bool, text: str) -> None:
-    import json
-
-    click.echo(json.dumps(value, ensure_ascii=False) if as_json else text)
 
 
 def _account_json(account: AccountRow) -> dict[str, Any]:
@@ -278,7 +251,7 @@ def _account_text(account: AccountRow) -> str:
     )
     marks = [word for word, is_so in words if is_so]
     what = f"  ({', '.join(marks)})" if marks else ""
-    created = _time(account.created_ms)
+    created = time_text(account.created_ms)
     return f"{account.user_id}  created {created}  in {account.rooms} rooms{what}"
 
 
@@ -289,7 +262,3 @@ def _token_json(token: RegistrationTokenRow) -> dict[str, Any]:
         "uses": token.uses,
         "expires_ms": token.expires_ms,
     }
-
-
-def _time(ms: int) -> str:
-    return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d %H:%M")

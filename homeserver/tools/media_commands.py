@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from homeserver.tools.account_commands import with_config
+from homeserver.tools.operator_command import with_config
 
 if TYPE_CHECKING:
     from homeserver.services.admin.media import MediaAdministration

@@ -77,6 +77,12 @@ COVERS: Mapping[str, Sequence[str]] = {
         "homeserver/api/http/html.py",
         "homeserver/services/identity/validations.py",
     ],
+    "tests/homeserver/api/admin/test_reports.py": [
+        "homeserver/services/admin/reports.py",
+    ],
+    "tests/homeserver/tools/test_account_commands.py": [
+        "homeserver/tools/operator_command.py",
+    ],
     "tests/homeserver/api/encryption/test_key_backups.py": [
         "homeserver/services/encryption/key_backups.py",
     ],

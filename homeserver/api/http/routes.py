@@ -32,6 +32,8 @@ SINCE_V1_1 = frozenset(
     {
         "DELETE /profile/{userId}/{keyName}",
         "POST /refresh",
+        "POST /rooms/{roomId}/report",
+        "POST /users/{userId}/report",
         "POST /room_keys/version",
         "GET /room_keys/version",
         "GET /room_keys/version/{version}",

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from homeserver.api.admin.moderation import ModerationApi
+from homeserver.api.admin.reports import ReportsApi
 from homeserver.api.admin.shared_secret import SharedSecretApi
 from homeserver.api.http.routes import Route
 from homeserver.app.domains.accounts import AccountHooks, AccountServices
@@ -13,6 +14,7 @@ from homeserver.app.engine import Engine
 from homeserver.config import Config
 from homeserver.services.admin.account_watch import AccountWatch
 from homeserver.services.admin.moderation import Moderation
+from homeserver.services.admin.reports import IsSeen, Reports
 from homeserver.services.admin.shared_secret import SharedSecretRegistration
 from homeserver.storage.database import Database
 
@@ -24,6 +26,7 @@ class AdminServices:
     moderation: Moderation
     watch: AccountWatch
     registration: SharedSecretRegistration
+    reports: Reports
 
 
 def make_admin(
@@ -32,8 +35,9 @@ def make_admin(
     accounts: AccountServices,
     hooks: AccountHooks,
     config: Config,
+    is_seen: IsSeen,
 ) -> AdminServices:
-    """Creates the services."""
+    """Creates the services. `is_seen` tells which events a user may report."""
     context = engine.context
     return AdminServices(
         moderation=Moderation(database, context.name, accounts.tokens),
@@ -50,12 +54,16 @@ def make_admin(
             context.random_bytes,
             secret=config.registration.shared_secret,
         ),
+        reports=Reports(database, context.clock, is_seen=is_seen),
     )
 
 
 def admin_routes(services: AdminServices, config: Config) -> list[Sequence[Route]]:
     """Returns the endpoints; registration by a shared secret only where one is configured."""
-    routes: list[Sequence[Route]] = [ModerationApi(services.moderation).routes()]
+    routes: list[Sequence[Route]] = [
+        ModerationApi(services.moderation).routes(),
+        ReportsApi(services.reports).routes(),
+    ]
     if config.registration.shared_secret:
         routes.append(SharedSecretApi(services.registration).routes())
     return routes

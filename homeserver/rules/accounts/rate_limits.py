@@ -43,6 +43,8 @@ class Limit(Enum):
     """Mails to one address that prove it."""
     WRITES = "writes"
     """Other writes of a user: account data, profile, keys, to-device messages."""
+    REPORTS = "reports"
+    """Reports of events, rooms and users by a user."""
     READS = "reads"
     """Expensive reads of a user: search, directories, context."""
     UPLOADS = "uploads"

@@ -227,6 +227,14 @@ class History:
         viewer = self._viewer(requester)
         return render(seen, viewer, await load_extras(self._rooms, needed([seen]), viewer))
 
+    async def is_seen(self, user_id: UserId, room_id: RoomId, event_id: EventId) -> bool:
+        """Returns whether a user is joined to a room, and may see an event of it."""
+        room = await self._rooms.get(room_id)
+        if room is None or user_id not in room.joined_local:
+            return False
+        user_room = (await self._memberships.of(user_id)).get(room_id)
+        return await self._seen(room, user_id, user_room, event_id) is not None
+
     async def _seen(
         self, room: Room, user_id: UserId, user_room: UserRoom | None, event_id: EventId
     ) -> Seen | None:

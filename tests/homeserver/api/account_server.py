@@ -12,7 +12,7 @@ import aiohttp
 from argon2 import PasswordHasher
 
 from federation.events.canonical_json import JsonObject
-from federation.events.ids import DeviceId, ServerName, UserId
+from federation.events.ids import DeviceId, EventId, RoomId, ServerName, UserId
 from federation.events.signing import SigningKey
 from homeserver.api.http.app import FederationRoute, HttpApp
 from homeserver.api.http.routes import Route, table
@@ -59,6 +59,9 @@ _EMPTY = "; ".join(
         "access_tokens",
         "profiles",
         "registration_tokens",
+        "refresh_tokens",
+        "openid_tokens",
+        "reports",
         "third_party_ids",
         "validations",
     )
@@ -204,7 +207,7 @@ async def account_server(
     identity = make_identity(
         context, database, proofs, passwords=services.passwords, removal=services.removal
     )
-    admin = make_admin(engine, database, services, watched.hooks, config)
+    admin = make_admin(engine, database, services, watched.hooks, config, sees_all_but_hidden)
     supervisor.spawn("accounts", admin.watch.run)
     server = AccountServer("", database, engine, services, metrics, session, watched, supervisor)
     pages = Pages(SERVER)
@@ -250,6 +253,11 @@ def open_config(**more: Any) -> Config:
         **more,
     }
     return msgspec.convert(table, Config)
+
+
+async def sees_all_but_hidden(_user_id: UserId, _room_id: RoomId, event_id: EventId) -> bool:
+    """Plays the rooms: everybody is joined to all of them, and sees all events but `$hidden`."""
+    return event_id != "$hidden"
 
 
 async def fetch_remote(user_id: UserId, key: str | None) -> JsonObject:

@@ -24,6 +24,7 @@ LOCKED_MAY: Mapping[str, str] = {
     "POST /logout": "the specification names it",
     "POST /logout/all": "the specification names it",
 }
+WARNS = "who reads something harmful can say so, whoever they are"
 OWN = "the user's own settings, which nobody else sees"
 SUSPENDED_MAY: Mapping[str, str] = {
     **LOCKED_MAY,
@@ -57,6 +58,9 @@ SUSPENDED_MAY: Mapping[str, str] = {
     "DELETE /user/{userId}/rooms/{roomId}/tags/{tag}": OWN,
     "POST /publicRooms": "reads, in spite of its method",
     "POST /user_directory/search": "reads, in spite of its method",
+    "POST /rooms/{roomId}/report": WARNS,
+    "POST /rooms/{roomId}/report/{eventId}": WARNS,
+    "POST /users/{userId}/report": WARNS,
     "POST /login/get_token": "the specification lets suspended users log in on more devices",
     "POST /pushers/set": OWN,
     "PUT /pushrules/global/{kind}/{ruleId}": OWN,
