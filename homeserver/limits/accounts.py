@@ -55,6 +55,9 @@ UIA_ANSWERS = 1_000
 UIA_SESSIONS = 10_000
 """Interactive authentications in progress; any client can begin one."""
 
+DEVICES_PER_USER = 1_000
+"""Devices of a user: all are in each answer on the user's keys, some 1.5 KB each."""
+
 DEVICE_ID_BYTES = 255
 """A device ID that a client chooses."""
 

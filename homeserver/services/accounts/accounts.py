@@ -40,9 +40,16 @@ from homeserver.services.accounts.passwords import Passwords
 from homeserver.services.accounts.requester import Requester
 from homeserver.services.accounts.tokens import Tokens, token_hash, unknown_token
 from homeserver.storage.account_data import account_data
-from homeserver.storage.accounts import accounts, profiles, registration_tokens, tokens
+from homeserver.storage.accounts import (
+    accounts,
+    openid_tokens,
+    profiles,
+    registration_tokens,
+    tokens,
+)
 from homeserver.storage.database import Connection, Database
 from homeserver.storage.encryption import key_backups
+from homeserver.storage.ephemeral import receipts
 from homeserver.storage.identity import third_party_ids
 
 AlsoStored: TypeAlias = Callable[[Connection, UserId, int], Awaitable[None]]
@@ -202,8 +209,8 @@ class Accounts:
     async def deactivate(self, requester: Requester, *, erase: bool = False) -> None:
         """Ends an account permanently: password, profile, devices, tokens and key backups are gone
         when this returns; its rooms are left in the background (`services.rooms.departures`).
-        `erase`: account data and filters go, too, and users who join a room later see none of the
-        user's messages.
+        `erase`: account data, filters and receipts go, too, and users who join a room later see
+        none of the user's messages.
         """
         user_id = requester.user_id
 
@@ -270,8 +277,10 @@ async def end_account(
     await profiles.delete_all(connection, user_id)
     await third_party_ids.delete_all(connection, user_id)
     await key_backups.delete_all(connection, user_id)
+    await openid_tokens.delete_all(connection, user_id)
     if erase:
         await account_data.delete_all(connection, user_id)
+        await receipts.delete_all(connection, user_id)
     return is_ended
 
 

@@ -8,6 +8,8 @@ Rules:
 3. The HTTP layer limits attempts by address. Failures are also limited here by account, so that one
    account can't be tried from many addresses. That limit doesn't apply to addresses where a device
    of the account was last seen: strangers can't lock its owner out.
+4. A user has at most `DEVICES_PER_USER` devices: a further log-in ends the one that wasn't used for
+   longest. To refuse it would lock out a user whose program logs in anew at each start.
 
 Spec: client-server API, "Login", "Logout"; application service API, "Server admin style
 permissions".
@@ -167,6 +169,8 @@ class Logins:
         self._parts.tokens.forget(user_id, [device_id])
         if stored.entries:
             self._parts.removal.begun(user_id, device_id)
+            if surplus := await self._devices.load_surplus(user_id, limits.DEVICES_PER_USER):
+                await self._parts.removal.remove(user_id, surplus)
         return LoggedIn(user_id, device_id, issued)
 
     async def log_out(self, requester: Requester) -> None:

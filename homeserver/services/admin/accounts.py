@@ -122,11 +122,13 @@ class AccountAdministration:
         return account.user_id
 
     async def deactivate(self, name: str, *, erase: bool) -> UserId:
-        """Ends an account permanently; the running server, or the next start, removes its devices
-        and makes it leave its rooms. Raises 404 M_NOT_FOUND, also for a deactivated account."""
+        """Ends an account permanently, or erases one that was ended without; the running server, or
+        the next start, removes its devices and makes it leave its rooms. Raises 404 M_NOT_FOUND,
+        also for an account to which this was done already."""
         account = await self._existing(name)
         async with self._database.transaction() as connection:
-            if not await end_account(connection, account.user_id, erase=erase):
+            is_new = await end_account(connection, account.user_id, erase=erase)
+            if not is_new and not (erase and await accounts.erase(connection, account.user_id)):
                 raise not_found(f"{account.user_id} is deactivated")
             await announce(connection, account.user_id)
         return account.user_id

@@ -152,6 +152,18 @@ async def deactivate(
     return bool(result)
 
 
+async def erase(connection: Connection, user_id: UserId) -> bool:
+    """Marks a deactivated account as erased from now on: users who join later don't see its
+    messages. Returns False if it isn't deactivated, or was erased already."""
+    result = await connection.fetchval(
+        "UPDATE accounts SET erased_at = (SELECT position FROM logs WHERE log = $2)"
+        " WHERE user_id = $1 AND is_deactivated AND erased_at IS NULL RETURNING true",
+        user_id,
+        LOG,
+    )
+    return bool(result)
+
+
 class AccountTable:
     """The local accounts."""
 

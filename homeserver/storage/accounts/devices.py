@@ -115,6 +115,16 @@ class DeviceTable:
         )
         return None if row is None else DeviceRow(*row)
 
+    async def load_surplus(self, user_id: UserId, devices_max: int) -> list[DeviceId]:
+        """Returns the devices beyond `devices_max`: those that weren't used for longest."""
+        rows = await self._database.fetch(
+            "SELECT device_id FROM devices WHERE user_id = $1"
+            " ORDER BY last_seen_ms DESC, created_ms DESC, device_id OFFSET $2",
+            user_id,
+            devices_max,
+        )
+        return [DeviceId(row[0]) for row in rows]
+
     async def load_names(
         self, user_ids: Collection[UserId]
     ) -> dict[UserId, dict[DeviceId, str | None]]:

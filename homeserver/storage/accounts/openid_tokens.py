@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 from federation.events.ids import UserId
-from homeserver.storage.database import Database
+from homeserver.storage.database import Connection, Database
+
+
+async def delete_all(connection: Connection, user_id: UserId) -> None:
+    """Deletes all tokens of a user."""
+    await connection.execute("DELETE FROM openid_tokens WHERE user_id = $1", user_id)
 
 
 class OpenIdTokenTable:

@@ -70,6 +70,16 @@ async def append(connection: Connection, rows: Sequence[tuple[int, ReceiptRow]])
     )
 
 
+async def delete_all(connection: Connection, user_id: UserId) -> None:
+    """Deletes a user's receipts. They are in rooms that the user was in, by which they are found;
+    reads tables of `memberships` and `rooms`."""
+    await connection.execute(
+        "DELETE FROM receipts USING memberships m JOIN rooms USING (room_row_id)"
+        " WHERE m.user_id = $1 AND receipts.room_id = rooms.room_id AND receipts.user_id = $1",
+        user_id,
+    )
+
+
 class ReceiptTable:
     """The latest receipts of all rooms."""
 

@@ -202,3 +202,22 @@ async def test_a_log_out_ends_the_devices_transaction_ids(server: AccountServer)
     await note()  # by a send that was on its way
     assert (await server.log_in("alice", device_id="BOT")).status == 200
     assert await known() == 0
+
+
+async def test_the_device_that_was_not_used_for_longest_makes_room(server: AccountServer) -> None:
+    await server.register("alice", inhibit_login=True)
+    await server.database.execute(
+        "INSERT INTO devices (user_id, device_id, created_ms, last_seen_ms, last_seen_address)"
+        " SELECT '@alice:hs1', 'D' || n, 1, n, '' FROM generate_series(1, $1::integer) n",
+        limits.DEVICES_PER_USER - 1,
+    )
+    token = (await server.log_in("alice", device_id="LAST")).body["access_token"]
+    assert server.watched.deleted == []
+    for device_id, gone in (("NEW", "D1"), ("NEWER", "D2")):
+        token = (await server.log_in("alice", device_id=device_id)).body["access_token"]
+        assert server.watched.deleted[-1] == ("@alice:hs1", [gone])
+    await server.log_in("alice", device_id="NEW")
+    assert len(server.watched.deleted) == 2, "a device that there is takes no room"
+    found = (await server.call("GET", "/devices", token=token)).body["devices"]
+    assert len(found) == limits.DEVICES_PER_USER
+    assert {"LAST", "NEW", "NEWER", "D3"} <= {one["device_id"] for one in found}

@@ -13,6 +13,7 @@ from homeserver import limits
 from homeserver.clock import SystemClock
 from homeserver.services.accounts.passwords import Passwords
 from homeserver.services.admin.accounts import AccountAdministration, is_token
+from homeserver.storage.accounts.accounts import AccountTable
 from homeserver.storage.accounts.registration_tokens import RegistrationTokenTable
 from homeserver.storage.database import Database
 from tests.homeserver.api.account_server import CHEAP, AccountServer, account_server
@@ -134,3 +135,16 @@ async def test_an_impossible_token_is_refused(admin: AccountAdministration, toke
 async def test_a_made_token_is_long_enough(admin: AccountAdministration) -> None:
     made = await admin.add_token(None, uses=None, lifetime_s=None)
     assert len(made.token) == limits.REGISTRATION_TOKEN_BYTES * 8 // 5
+
+
+async def test_an_ended_account_can_be_erased_later_and_once(
+    server: AccountServer, admin: AccountAdministration
+) -> None:
+    await server.register("anna")
+    table = AccountTable(server.database)
+    await admin.deactivate("anna", erase=False)
+    assert await table.load_erased() == {}
+    await admin.deactivate("anna", erase=True)
+    assert list(await table.load_erased()) == ["@anna:hs1"]
+    for erase in (True, False):
+        assert await refusal(admin.deactivate("anna", erase=erase)) == "M_NOT_FOUND"
