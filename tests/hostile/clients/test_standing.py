@@ -186,8 +186,9 @@ async def person(scene: Scene, module_database: str) -> AsyncIterator[Person]:
 
 def asking(server: Server) -> list[Operation]:
     """The operations that an access token belongs to; those that end the session come last."""
+    without = (Auth.NONE, Auth.APPSERVICE)
     with_token = {
-        (route.method, route.template) for route in server.routes if route.auth is not Auth.NONE
+        (route.method, route.template) for route in server.routes if route.auth not in without
     }
     found = [one for one in operations(server.routes) if (one.method, one.template) in with_token]
     return sorted(found, key=lambda one: one.template.endswith(tuple(SPENT_BY)))
