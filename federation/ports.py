@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from federation.events.canonical_json import JsonObject
 from federation.events.event import Event
@@ -262,6 +262,27 @@ class InviteGate(Protocol):
     async def admit(self, origin: ServerName, invite: Event, invitee: UserId) -> None:
         """Raises MatrixError: 403 M_INVITE_BLOCKED where the user takes no invites, 404 M_NOT_FOUND
         for no user, 429 M_LIMIT_EXCEEDED for too many invites."""
+
+
+class BoundInvite(NamedTuple):
+    """An invite by address whose owner is known: the invitee, the inviter, and the identity
+    server's signed word for it."""
+
+    user_id: UserId
+    sender: UserId
+    signed: JsonObject
+
+
+class ThirdPartyInvites(Protocol):
+    """Exchanges invites by address for invites of users. Both raise MatrixError."""
+
+    async def exchange(self, room_id: RoomId, invite: BoundInvite) -> None:
+        """Invites a user of another server in the name of a user of ours, who invited an address:
+        403 M_FORBIDDEN where that isn't so, 404 M_NOT_FOUND in a room that we aren't in."""
+
+    async def bound(self, user_id: UserId, invites: Sequence[tuple[RoomId, BoundInvite]]) -> None:
+        """Has invites exchanged, since a user of ours owns the address: 429 for too many. What
+        can't be exchanged is left."""
 
 
 class OutsideRooms(Protocol):

@@ -165,6 +165,12 @@ class LogSettings(msgspec.Struct, frozen=True, kw_only=True):
     access: bool = False
 
 
+class IdentitySettings(msgspec.Struct, frozen=True, kw_only=True):
+    """`[identity]`: the identity servers that users may name; without any, all."""
+
+    servers: tuple[str, ...] = ()
+
+
 class MetricsSettings(msgspec.Struct, frozen=True, kw_only=True):
     """`[metrics]`: `address` (host:port) serves Prometheus' text at `/metrics`, if given."""
 
@@ -198,6 +204,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     log: LogSettings = LogSettings()
     metrics: MetricsSettings = MetricsSettings()
     email: EmailSettings = EmailSettings()
+    identity: IdentitySettings = IdentitySettings()
     terms: tuple[Policy, ...] = ()
     appservices: AppServiceSettings = AppServiceSettings()
 

@@ -27,6 +27,7 @@ from federation.ports import (
     OutboundFeed,
     OutsideRooms,
     RoomWriter,
+    ThirdPartyInvites,
     UserQueries,
 )
 from federation.transport.acl import ServerAcls
@@ -113,6 +114,7 @@ class InboundPorts:
     edus: EduSink
     invites: InviteGate
     media: LocalMedia
+    third_party_invites: ThirdPartyInvites | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,6 +249,7 @@ def make_inbound(
             invites=ports.invites,
             invite_states=InviteStates(signatures, fetcher),
             media=ports.media,
+            third_party_invites=ports.third_party_invites,
         )
     )
     return InboundFederation(routes, inbox, filler, recommendations)

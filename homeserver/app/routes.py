@@ -45,7 +45,7 @@ def make_routes(services: Services, config: Config) -> list[Route]:
                 services.identity, services.accounts.accounts, services.accounts.uia, pages
             ),
             *admin_routes(services.admin, config),
-            *room_routes(services.engine, services.rooms, tokens),
+            *room_routes(services.engine, services.rooms, tokens, services.inviting),
             *timeline_routes(services.timeline, tokens),
             *sync_routes(services.sync, services.filters),
             *encryption_routes(services.encryption, services.accounts.uia, tokens),

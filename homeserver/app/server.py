@@ -34,7 +34,7 @@ from homeserver.app.domains.federation import (
     make_stored_outbound,
     make_stored_outbox,
 )
-from homeserver.app.domains.mail import make_mail
+from homeserver.app.domains.outside import make_outside
 from homeserver.app.engine import make_engine
 from homeserver.app.routes import make_routes
 from homeserver.app.services import Services, make_services
@@ -81,6 +81,8 @@ async def serving(
         feed = make_feed(engine, database)
         registry = await stack.enter_async_context(appservice_registry(database, clock, config))
         limiter = RateLimiter(clock, configured_rates(config.rate_limits))
+        outside = make_outside(config, engine.context, supervisor.run_once)
+        stack.push_async_callback(outside.close)
         services = make_services(
             engine,
             database,
@@ -88,11 +90,13 @@ async def serving(
             config,
             limiter=limiter,
             forward=feed.forward,
-            mail=make_mail(config, engine.context, supervisor.run_once),
             registry=registry,
+            outside=outside,
         )
         outbox = make_stored_outbox(transport, engine, database, requests, feed)
-        inbound = make_stored_inbound(transport, engine, database, outbound, services.federation)
+        inbound = make_stored_inbound(
+            transport, engine, database, outbound, services.federation, services.inviting
+        )
         engine.fanout.follow(engine.committer)
         app = HttpApp(
             make_routes(services, config),

@@ -18,6 +18,7 @@ from homeserver.app.domains.ephemeral import EphemeralServices, make_ephemeral
 from homeserver.app.domains.federation import FederationServices, make_federation
 from homeserver.app.domains.identity import IdentityServices, make_identity, make_proofs
 from homeserver.app.domains.media import MediaServices, make_media
+from homeserver.app.domains.outside import OutsideClients
 from homeserver.app.domains.rooms import (
     RemoteRoomParts,
     RoomServices,
@@ -29,7 +30,7 @@ from homeserver.app.domains.sync import make_sync
 from homeserver.app.domains.timeline import TimelineServices, make_timeline
 from homeserver.app.engine import Engine
 from homeserver.config import Config
-from homeserver.outbound.mail.sender import MailSender
+from homeserver.outbound.identity_servers import IdentityServers
 from homeserver.services.account_data.account_data import AccountDataService
 from homeserver.services.accounts.passwords import Passwords, configured_hasher
 from homeserver.services.accounts.profiles import RemoteProfiles
@@ -39,6 +40,11 @@ from homeserver.services.media.served_media import MediaForServers
 from homeserver.services.rooms.joining.intents import DurableJoining
 from homeserver.services.rooms.joining.remote_invites import RemoteInvites
 from homeserver.services.rooms.joining.remote_memberships import alias_look_up
+from homeserver.services.rooms.joining.third_party_invites import (
+    InvitingParts,
+    ThirdPartyInviting,
+)
+from homeserver.services.rooms.membership import MemberDirectory
 from homeserver.services.sync.extras import SyncSources
 from homeserver.services.sync.filters import Filters
 from homeserver.services.sync.loop import Sync
@@ -65,6 +71,7 @@ class Services:
     federation: FederationServices
     media: MediaServices
     identity: IdentityServices
+    inviting: ThirdPartyInviting
 
 
 def make_services(
@@ -76,34 +83,31 @@ def make_services(
     limiter: RateLimiter,
     forward: Forward,
     registry: AppServiceRegistry,
-    mail: MailSender | None = None,
+    outside: OutsideClients,
 ) -> Services:
     """Creates all services; those that follow the log are subscribed to it. `forward` sends EDUs to
-    other servers; `mail` None: there is no mail server."""
-    proofs = make_proofs(engine.context, database, config, mail=mail, limiter=limiter)
+    other servers."""
+    proofs = make_proofs(engine.context, database, config, mail=outside.mail, limiter=limiter)
+    identity_servers = IdentityServers(outside.named, config.identity.servers)
     encryption = make_encryption(engine, database, outbound.queries)
     ephemeral = make_ephemeral(engine, database, forward)
     account_data = make_account_data(engine, database)
     media = make_media(engine, database, config, outbound.requests.media)
     people = make_member_directory(engine, database, account_data.carry_over, registry.provide_user)
     joining = make_joining(engine, database, outbound)
+    remote = RemoteRoomParts(joining, alias_look_up(outbound.queries))
     rooms = make_rooms(
         engine,
         database,
         people,
-        RemoteRoomParts(joining, alias_look_up(outbound.queries)),
+        remote,
         default_version=config.default_room_version,
         aliases=registry.aliases,
     )
     hooks = _account_hooks(engine, outbound, encryption, rooms, media, registry)
+    passwords = Passwords(engine.context.random_bytes, configured_hasher(config.passwords))
     accounts = make_accounts(
-        engine,
-        database,
-        hooks,
-        passwords=Passwords(engine.context.random_bytes, configured_hasher(config.passwords)),
-        limiter=limiter,
-        config=config,
-        proofs=proofs,
+        engine, database, hooks, passwords=passwords, limiter=limiter, config=config, proofs=proofs
     )
     timeline = make_timeline(engine, RoomBackfill(outbound.backfiller, engine.context.name))
     federation = make_federation(
@@ -115,6 +119,9 @@ def make_services(
         arrivals=outbound.arrivals,
         invites=RemoteInvites(database, people, engine.memberships, limiter),
         media=MediaForServers(media.downloads, engine.context.name),
+    )
+    identity = make_identity(
+        engine.context, database, proofs, identity_servers, passwords, accounts.removal
     )
     return Services(
         engine=engine,
@@ -133,10 +140,22 @@ def make_services(
         filters=Filters(database=database),
         federation=federation,
         media=media,
-        identity=make_identity(
-            engine.context, database, proofs, passwords=accounts.passwords, removal=accounts.removal
-        ),
+        identity=identity,
+        inviting=_inviting(engine, outbound, rooms, people, identity_servers, limiter),
     )
+
+
+def _inviting(
+    engine: Engine,
+    outbound: OutboundFederation,
+    rooms: RoomServices,
+    people: MemberDirectory,
+    servers: IdentityServers,
+    limiter: RateLimiter,
+) -> ThirdPartyInviting:
+    exchange = outbound.queries.exchange_third_party_invite
+    parts = InvitingParts(rooms.membership, people, servers, exchange, limiter)
+    return ThirdPartyInviting(engine.room_context, parts)
 
 
 def _account_hooks(

@@ -24,3 +24,22 @@ NEXT_LINK_CHARACTERS = 2_000
 
 POLICIES = 20
 """Documents that a new user has to accept."""
+
+IDENTITY_SERVER_S = 15.0
+"""How long an identity server may take: a client waits for it."""
+
+IDENTITY_SERVER_BYTES = 64 * 1024
+"""What it may say; answers have some hundred bytes."""
+
+IDENTITY_ERROR_CHARACTERS = 200
+"""What is told of its text for an error."""
+
+CREATE_ROOM_ADDRESSES = 10
+"""Addresses invited with a room: an identity server is asked for each, twice."""
+
+INVITE_KEYS = 10
+"""Keys of an invite, which become part of an event: the identity server's own, and one made for the
+invite."""
+
+IDENTITY_BINDINGS_PER_USER = 100
+"""Identity servers at which a user's addresses were bound through this server."""

@@ -64,6 +64,14 @@ COVERS: Mapping[str, Sequence[str]] = {
         "homeserver/app/domains/admin.py",
         "homeserver/services/admin/moderation.py",
     ],
+    "tests/homeserver/api/identity/test_bindings.py": [
+        "homeserver/services/identity/bindings.py",
+        "homeserver/storage/identity/third_party_bindings.py",
+    ],
+    "tests/hostile/peers/test_third_party_invites.py": [
+        "federation/transport/routes/invites/third_party_invites.py",
+        "homeserver/services/rooms/joining/third_party_invites.py",
+    ],
     "tests/homeserver/api/identity/test_passwords.py": [
         "homeserver/services/identity/password_resets.py",
     ],

@@ -67,6 +67,14 @@ class Queries:
             raise _bad(server, str(error)) from None
         return room_id, parse_servers(servers)
 
+    async def exchange_third_party_invite(
+        self, server: ServerName, room_id: RoomId, invite: JsonObject
+    ) -> None:
+        """Asks the inviter's server to invite a user of ours, who owns the address that was
+        invited."""
+        target = build_target(f"{_V1}/exchange_third_party_invite", room_id)
+        await self._client.request(ServerRequest(server, "PUT", target, invite))
+
     async def guests_may_join(self, server: ServerName, room_id: RoomId) -> bool:
         """Returns whether a server that is in a room says that guests may join it; of a room that
         it doesn't show to us it says nothing. Spec: server-server API, /hierarchy/{roomId}."""

@@ -25,6 +25,7 @@ from federation.ports import (
     InviteGate,
     OutsideRooms,
     RoomWriter,
+    ThirdPartyInvites,
     UserQueries,
 )
 from federation.transport.acl import ServerAcls
@@ -37,6 +38,7 @@ from federation.transport.requests.backoff import Backoffs
 from federation.transport.requests.keyring import Keyring
 from federation.transport.routes.authentication import PeerRequest, Reads, ServerAuthenticator
 from federation.transport.routes.endpoints import Endpoints, Route, json_response
+from federation.transport.routes.invites.third_party_invites import ThirdPartyInviteRoutes
 from federation.transport.routes.joining import JoiningPorts, JoiningRoutes
 from federation.transport.routes.keys import KeyRoutes
 from federation.transport.routes.media.media_routes import MediaRoutes
@@ -67,6 +69,7 @@ class RouteParts:
     invites: InviteGate
     invite_states: InviteStates
     media: LocalMedia
+    third_party_invites: ThirdPartyInvites | None = None
     software: tuple[str, str] = ("Freehold", "0.1.0")
 
 
@@ -108,6 +111,8 @@ class FederationRoutes:
             *JoiningRoutes(parts.name, parts.key, joining).table(endpoints),
             *MediaRoutes(parts.media, parts.clock).table(endpoints),
         ]
+        if (invites := parts.third_party_invites) is not None:
+            self._table += ThirdPartyInviteRoutes(parts.name, access, invites).table(endpoints)
 
     def table(self) -> list[Route]:
         """Returns method, path template and handler of every endpoint."""

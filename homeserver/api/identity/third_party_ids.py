@@ -15,6 +15,7 @@ from homeserver.api.http.routes import Auth, Route, v3
 from homeserver.errors import missing_param
 from homeserver.rules.accounts.rate_limits import Limit
 from homeserver.services.accounts.uia import Uia, guarded
+from homeserver.services.identity.bindings import Bindings
 from homeserver.services.identity.third_party_ids import ThirdPartyIds
 
 
@@ -26,8 +27,23 @@ class AddBody(msgspec.Struct, frozen=True, kw_only=True):
     auth: JsonObject | None = None
 
 
+class BindBody(msgspec.Struct, frozen=True, kw_only=True):
+    """POST /account/3pid/bind."""
+
+    client_secret: str
+    sid: str
+    id_server: str
+    id_access_token: str
+
+
+class OldBindBody(msgspec.Struct, frozen=True, kw_only=True):
+    """POST /account/3pid, the older form of /bind."""
+
+    three_pid_creds: BindBody
+
+
 class RemoveBody(msgspec.Struct, frozen=True, kw_only=True):
-    """POST /account/3pid/delete."""
+    """POST /account/3pid/delete and /unbind."""
 
     medium: str
     address: str
@@ -37,8 +53,8 @@ class RemoveBody(msgspec.Struct, frozen=True, kw_only=True):
 class ThirdPartyIdsApi:
     """Handlers of third-party identifiers."""
 
-    def __init__(self, third_party_ids: ThirdPartyIds, uia: Uia) -> None:
-        self._third_party_ids, self._uia = third_party_ids, uia
+    def __init__(self, third_party_ids: ThirdPartyIds, bindings: Bindings, uia: Uia) -> None:
+        self._third_party_ids, self._bindings, self._uia = third_party_ids, bindings, uia
 
     def routes(self) -> list[Route]:
         """Returns the routes of this part."""
@@ -46,6 +62,9 @@ class ThirdPartyIdsApi:
             Route("GET", v3("/account/3pid"), self.list),
             Route("POST", v3("/account/3pid/add"), self.add, Auth.USER, Limit.WRITES),
             Route("POST", v3("/account/3pid/delete"), self.delete, Auth.USER, Limit.WRITES),
+            Route("POST", v3("/account/3pid"), self.bind_older, Auth.USER, Limit.WRITES),
+            Route("POST", v3("/account/3pid/bind"), self.bind, Auth.USER, Limit.WRITES),
+            Route("POST", v3("/account/3pid/unbind"), self.unbind, Auth.USER, Limit.WRITES),
         ]
 
     async def list(self, request: Request) -> JsonObject:
@@ -82,4 +101,33 @@ class ThirdPartyIdsApi:
         """POST /account/3pid/delete"""
         body = await request.parse(RemoveBody)
         await self._third_party_ids.delete(request.requester.user_id, body.medium, body.address)
-        return {"id_server_unbind_result": "no-support"}
+        return await self._unbind(request, body)
+
+    async def bind_older(self, request: Request) -> JsonObject:
+        """POST /account/3pid"""
+        await self._bind(request, (await request.parse(OldBindBody)).three_pid_creds)
+        return {}
+
+    async def bind(self, request: Request) -> JsonObject:
+        """POST /account/3pid/bind"""
+        await self._bind(request, await request.parse(BindBody))
+        return {}
+
+    async def _bind(self, request: Request, body: BindBody) -> None:
+        await self._bindings.bind(
+            request.requester.user_id,
+            body.id_server,
+            body.id_access_token,
+            sid=body.sid,
+            client_secret=body.client_secret,
+        )
+
+    async def unbind(self, request: Request) -> JsonObject:
+        """POST /account/3pid/unbind"""
+        return await self._unbind(request, await request.parse(RemoveBody))
+
+    async def _unbind(self, request: Request, body: RemoveBody) -> JsonObject:
+        is_done = await self._bindings.unbind(
+            request.requester.user_id, body.medium, body.address, body.id_server
+        )
+        return {"id_server_unbind_result": "success" if is_done else "no-support"}

@@ -24,6 +24,10 @@ from homeserver.api.http.routes import Auth, Route, v3
 from homeserver.rules.accounts.rate_limits import Limit
 from homeserver.services.accounts.requester import Requester
 from homeserver.services.rooms.directory import parse_room
+from homeserver.services.rooms.joining.third_party_invites import (
+    ThirdPartyInviting,
+    parse_addressee,
+)
 from homeserver.services.rooms.membership import Membership, parse_user
 
 
@@ -39,8 +43,8 @@ class _Target(msgspec.Struct, frozen=True):
 class MembershipApi:
     """Handlers over the service `Membership`."""
 
-    def __init__(self, membership: Membership) -> None:
-        self._membership = membership
+    def __init__(self, membership: Membership, inviting: ThirdPartyInviting | None = None) -> None:
+        self._membership, self._inviting = membership, inviting
 
     def routes(self) -> Sequence[Route]:
         """Returns the routes of this module."""
@@ -119,15 +123,24 @@ class MembershipApi:
         return {}
 
     async def invite(self, request: Request) -> JsonObject:
-        """Invites a user by ID."""
+        """Invites a user by ID, or whoever owns an address."""
         body = await _canonical(request)
         if "user_id" not in body and "medium" in body:
-            raise MatrixError(
-                403, "M_THREEPID_DENIED", "This server can't invite by e-mail or phone number"
-            )
+            await self._invite_address(request, body)
+            return {}
         room_id, target, extra = _other(request, body)
         await self._membership.invite(request.requester.user_id, room_id, target, extra)
         return {}
+
+    async def _invite_address(self, request: Request, body: JsonObject) -> None:
+        if self._inviting is None:
+            raise MatrixError(
+                403, "M_THREEPID_DENIED", "This server can't invite by e-mail or phone number"
+            )
+        room_id = parse_room(request.params["roomId"])
+        extra = _with_reason(convert(body, _Reason).reason)
+        addressee = parse_addressee(body)
+        await self._inviting.invite(request.requester.user_id, room_id, addressee, extra)
 
     async def kick(self, request: Request) -> JsonObject:
         """Makes another user leave."""

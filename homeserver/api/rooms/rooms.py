@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from federation.errors import MatrixError
 from federation.events.canonical_json import JsonObject
 from homeserver.api.http.json_body import check_canonical
 from homeserver.api.http.request import Request
@@ -16,6 +17,10 @@ from homeserver.api.http.routes import Route, v3
 from homeserver.rules.accounts.rate_limits import Limit
 from homeserver.rules.rooms.room_requests import parse_room_request
 from homeserver.services.rooms.directory import parse_room
+from homeserver.services.rooms.joining.third_party_invites import (
+    ThirdPartyInviting,
+    parse_addressee,
+)
 from homeserver.services.rooms.rooms import RoomCreation
 from homeserver.services.rooms.upgrades import Upgrades
 
@@ -26,11 +31,17 @@ class _Upgrade(msgspec.Struct, frozen=True):
 
 
 class RoomsApi:
-    """Handlers over the services `RoomCreation` and `Upgrades`."""
+    """Handlers over the services `RoomCreation` and `Upgrades`; without `inviting`, nobody is
+    invited by an address."""
 
-    def __init__(self, creation: RoomCreation, upgrades: Upgrades) -> None:
+    def __init__(
+        self,
+        creation: RoomCreation,
+        upgrades: Upgrades,
+        inviting: ThirdPartyInviting | None = None,
+    ) -> None:
         self._creation = creation
-        self._upgrades = upgrades
+        self._upgrades, self._inviting = upgrades, inviting
 
     def routes(self) -> Sequence[Route]:
         """Returns the routes of this module."""
@@ -45,7 +56,15 @@ class RoomsApi:
         check_canonical(body)
         wanted = parse_room_request(body)
         requester = request.requester
+        addressees = [parse_addressee(one) for one in wanted.invite_3pid or ()]
+        if self._inviting is None and addressees:
+            raise MatrixError(
+                403, "M_THREEPID_DENIED", "This server can't invite by e-mail or phone number"
+            )
         room_id = await self._creation.create(requester.user_id, wanted, by=requester.appservice)
+        for addressee in addressees:
+            assert self._inviting is not None, "checked above"
+            await self._inviting.invite(requester.user_id, room_id, addressee, {})
         return {"room_id": room_id}
 
     async def upgrade(self, request: Request) -> JsonObject:

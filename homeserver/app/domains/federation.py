@@ -7,7 +7,7 @@ import random
 from dataclasses import dataclass
 
 from federation.media_ports import LocalMedia
-from federation.ports import InviteGate
+from federation.ports import InviteGate, ThirdPartyInvites
 from federation.transport.assembly import (
     FederationContext,
     FederationRequests,
@@ -114,10 +114,16 @@ def make_stored_inbound(
     database: Database,
     outbound: OutboundFederation,
     services: FederationServices,
+    third_party_invites: ThirdPartyInvites,
 ) -> InboundFederation:
     """Creates the endpoints for other servers and the stored inbox."""
     ports = InboundPorts(
-        InboxTable(database), services.queries, services.edus, services.invites, services.media
+        InboxTable(database),
+        services.queries,
+        services.edus,
+        services.invites,
+        services.media,
+        third_party_invites,
     )
     return make_inbound(context, outbound, room_ports(engine), ports)
 

@@ -12,6 +12,7 @@ from homeserver.api.identity.third_party_ids import ThirdPartyIdsApi
 from homeserver.api.identity.validations import ValidationsApi
 from homeserver.app.context import ServerContext
 from homeserver.config import Config
+from homeserver.outbound.identity_servers import IdentityServers
 from homeserver.outbound.mail.sender import MailSender
 from homeserver.rules.accounts.login_flows import EMAIL_IDENTITY, TERMS
 from homeserver.rules.accounts.terms import terms_params
@@ -20,6 +21,7 @@ from homeserver.services.accounts.device_removal import DeviceRemoval
 from homeserver.services.accounts.passwords import Passwords
 from homeserver.services.accounts.rate_limits import RateLimiter
 from homeserver.services.accounts.uia import StageCheck, Uia
+from homeserver.services.identity.bindings import Bindings
 from homeserver.services.identity.identifiers import Identifiers
 from homeserver.services.identity.password_resets import PasswordResets
 from homeserver.services.identity.stages import TermsStage
@@ -49,6 +51,7 @@ class IdentityServices:
 
     proofs: ProofServices
     third_party_ids: ThirdPartyIds
+    bindings: Bindings
     resets: PasswordResets
 
 
@@ -80,7 +83,7 @@ def make_identity(
     context: ServerContext,
     database: Database,
     proofs: ProofServices,
-    *,
+    servers: IdentityServers,
     passwords: Passwords,
     removal: DeviceRemoval,
 ) -> IdentityServices:
@@ -88,6 +91,7 @@ def make_identity(
     return IdentityServices(
         proofs,
         ThirdPartyIds(database, proofs.validations, context.clock),
+        Bindings(database, servers, context.name, context.key),
         PasswordResets(database, passwords, removal, context.clock),
     )
 
@@ -99,6 +103,6 @@ def identity_routes(
     validations = services.proofs.validations
     return [
         ValidationsApi(validations, pages).routes(),
-        ThirdPartyIdsApi(services.third_party_ids, uia).routes(),
+        ThirdPartyIdsApi(services.third_party_ids, services.bindings, uia).routes(),
         PasswordsApi(accounts, services.resets, uia, by_email=validations.is_possible).routes(),
     ]

@@ -24,6 +24,7 @@ from homeserver.services.rooms.guests import GuestStays
 from homeserver.services.rooms.invite_permission import InvitePermission
 from homeserver.services.rooms.joining.intents import DurableJoining
 from homeserver.services.rooms.joining.remote_memberships import RemoteMemberships, RoomWriters
+from homeserver.services.rooms.joining.third_party_invites import ThirdPartyInviting
 from homeserver.services.rooms.member_state import MemberState
 from homeserver.services.rooms.membership import MemberDirectory, Membership, RemoteRooms
 from homeserver.services.rooms.public_rooms import PublicRooms
@@ -153,12 +154,15 @@ def make_rooms(
 
 
 def room_routes(
-    engine: Engine, services: RoomServices, tokens: PageTokens
+    engine: Engine,
+    services: RoomServices,
+    tokens: PageTokens,
+    inviting: ThirdPartyInviting | None = None,
 ) -> list[Sequence[Route]]:
-    """Returns the endpoints."""
+    """Returns the endpoints; without `inviting`, nobody is invited by an address."""
     return [
-        RoomsApi(services.creation, services.upgrades).routes(),
-        MembershipApi(services.membership).routes(),
+        RoomsApi(services.creation, services.upgrades, inviting).routes(),
+        MembershipApi(services.membership, inviting).routes(),
         DirectoryApi(services.directory).routes(),
         PublicRoomsApi(services.public_rooms, engine.context.name).routes(),
         StateApi(services.state, tokens).routes(),

@@ -41,6 +41,12 @@ async def find_authoriser(rooms: Rooms, room: Room) -> UserId | None:
     return find_authorising_user(power, listed, room.joined_local)
 
 
+async def may_invite(rooms: Rooms, room: Room, user_id: UserId) -> bool:
+    """Returns whether a joined user may invite to the room, by its current state."""
+    power, _ = await _power(rooms, room)
+    return power.user(user_id) >= power.invite
+
+
 async def restricted_to(rooms: Rooms, room: Room) -> Sequence[RoomId] | None:
     """Returns the rooms whose members may join this one without an invite, by its current state;
     None if its joins aren't restricted in this way, or its version doesn't know it."""

@@ -57,16 +57,15 @@ class RoomRequest(msgspec.Struct, frozen=True):
 
 
 def parse_room_request(body: JsonObject) -> RoomRequest:
-    """Parses a body of canonical JSON. Raises 400 M_BAD_JSON for a wrong shape, 403
-    M_THREEPID_DENIED for third-party invites, 400 M_INVALID_PARAM for too many invites, 400
-    M_TOO_LARGE for too much initial state."""
+    """Parses a body of canonical JSON. Raises 400 M_BAD_JSON for a wrong shape, 400
+    M_INVALID_PARAM for too many invites, 400 M_TOO_LARGE for too much initial state."""
     try:
         request = msgspec.convert(body, RoomRequest)
     except msgspec.ValidationError as error:
         raise errors.bad_json(str(error)) from error
-    if request.invite_3pid:
-        raise MatrixError(
-            403, "M_THREEPID_DENIED", "This server can't invite by e-mail address or phone number"
+    if len(request.invite_3pid or ()) > limits.CREATE_ROOM_ADDRESSES:
+        raise errors.invalid_param(
+            f"At most {limits.CREATE_ROOM_ADDRESSES} addresses can be invited with createRoom"
         )
     if len(request.initial_state or ()) > limits.CREATE_ROOM_STATE:
         raise MatrixError(

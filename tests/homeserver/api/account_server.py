@@ -26,7 +26,7 @@ from homeserver.app.domains.accounts import (
 )
 from homeserver.app.domains.admin import admin_routes, make_admin
 from homeserver.app.domains.identity import identity_routes, make_identity, make_proofs
-from homeserver.app.domains.mail import make_mail
+from homeserver.app.domains.outside import make_outside
 from homeserver.app.engine import Engine, make_engine
 from homeserver.app.routes import server_info_routes
 from homeserver.clock import SystemClock
@@ -36,6 +36,7 @@ from homeserver.engine.local.policy_signer import NoPolicyServer
 from homeserver.engine.log.committer import Committer
 from homeserver.errors import exclusive, not_found
 from homeserver.metrics import ServerMetrics
+from homeserver.outbound.identity_servers import IdentityServers
 from homeserver.rules.appservices.registrations import AppService
 from homeserver.services.accounts.passwords import Passwords
 from homeserver.services.accounts.rate_limits import RateLimiter, configured_rates
@@ -64,6 +65,7 @@ _EMPTY = "; ".join(
         "reports",
         "third_party_ids",
         "validations",
+        "third_party_bindings",
     )
 )
 """Tests of accounts share one database, which is much quicker than one for each."""
@@ -184,17 +186,16 @@ async def account_server(
     async with database.connection() as connection:
         await connection.execute(_EMPTY)
     clock, metrics = SystemClock(), ServerMetrics()
-    context = ServerContext(
-        SERVER, SigningKey.generate(os.urandom(32), "1"), clock, metrics, os.urandom
-    )
+    key = SigningKey.generate(os.urandom(32), "1")
+    context = ServerContext(SERVER, key, clock, metrics, os.urandom)
     engine = await make_engine(context, PostgresStore(database), policies=NoPolicyServer())
     supervisor = Supervisor(clock, metrics)
     supervisor.spawn("committer", engine.committer.run)
     session = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
     limiter = RateLimiter(clock, configured_rates(config.rate_limits))
     watched = Watched()
-    mail = make_mail(config, context, supervisor.run_once)
-    proofs = make_proofs(context, database, config, mail=mail, limiter=limiter)
+    outside = make_outside(config, context, supervisor.run_once)
+    proofs = make_proofs(context, database, config, mail=outside.mail, limiter=limiter)
     services = make_accounts(
         engine,
         database,
@@ -204,9 +205,8 @@ async def account_server(
         config=config,
         proofs=proofs,
     )
-    identity = make_identity(
-        context, database, proofs, passwords=services.passwords, removal=services.removal
-    )
+    asked = IdentityServers(outside.named, config.identity.servers)
+    identity = make_identity(context, database, proofs, asked, services.passwords, services.removal)
     admin = make_admin(engine, database, services, watched.hooks, config, sees_all_but_hidden)
     supervisor.spawn("accounts", admin.watch.run)
     server = AccountServer("", database, engine, services, metrics, session, watched, supervisor)
@@ -235,6 +235,7 @@ async def account_server(
     finally:
         await session.close()
         await http.stop()
+        await outside.close()
         await engine.committer.close(2)
         await supervisor.stop()
         await engine.committer.disconnect()

@@ -37,6 +37,12 @@ _EMAIL_TOKEN = {
     "id_server": "id.example",
     "id_access_token": "token",
 }
+_BINDING = {
+    "client_secret": "secret",
+    "sid": "sid",
+    "id_server": "id.example",
+    "id_access_token": "token",
+}
 _PHONE_TOKEN = {
     "client_secret": "secret",
     "country": "GB",
@@ -83,6 +89,13 @@ BODIES: dict[str, dict[str, Any]] = {
     "POST /freehold/validate_email": {},
     "POST /auth/{authType}/fallback/web": {},
     "POST /account/3pid/add": {"sid": "s", "client_secret": "s", "auth": _PASSWORD_AUTH},
+    "POST /account/3pid/bind": _BINDING,
+    "POST /account/3pid": {"three_pid_creds": _BINDING},
+    "POST /account/3pid/unbind": {
+        "medium": "email",
+        "address": "anna@mail.example",
+        "id_server": "id.example",
+    },
     "POST /account/3pid/delete": {
         "medium": "email",
         "address": "anna@mail.example",

@@ -77,7 +77,8 @@ async def test_of_two_rooms_with_one_alias_one_is_made(shared_database_url: str)
         ({"room_version": "99"}, 400, "M_UNSUPPORTED_ROOM_VERSION"),
         ({"preset": "party"}, 400, "M_BAD_JSON"),
         ({"invite": ["bob"]}, 400, "M_INVALID_PARAM"),
-        ({"invite_3pid": [{"medium": "email"}]}, 403, "M_THREEPID_DENIED"),
+        ({"invite_3pid": [{"medium": "email"}]}, 400, "M_MISSING_PARAM"),
+        ({"invite_3pid": [{}] * (limits.CREATE_ROOM_ADDRESSES + 1)}, 400, "M_INVALID_PARAM"),
         ({"room_alias_name": "a:b"}, 400, "M_INVALID_PARAM"),
         ({"initial_state": [{"type": "x", "content": {"f": 1.5}}]}, 400, "M_BAD_JSON"),
         (

@@ -13,7 +13,7 @@ import trustme
 from federation.events.ids import ServerName
 from federation.events.signing import SigningKey
 from homeserver.app.context import ServerContext
-from homeserver.app.domains.mail import make_mail
+from homeserver.app.domains.outside import make_mail
 from homeserver.clock import SystemClock
 from homeserver.config import Config
 from homeserver.metrics import ServerMetrics
