@@ -3,8 +3,9 @@
 Rules:
 1. An address is `local@domain`, with nothing that has a meaning in a header of a message or in a
    command of SMTP: no blanks, control characters, quotes, angle brackets, commas.
-2. Two addresses are one if their case folding is the same; the folded form is stored and compared,
-   and mail goes to the form that the user typed.
+2. Two addresses are one if their case folding is the same. The folded form is stored, compared and
+   written to: `straße.example` and `strasse.example` may be different people's, and a proof by a
+   mail to the first one would otherwise open an account that the second one belongs to.
 
 Spec: appendices, "3PID Types", "Email"; identity service API.
 """
@@ -24,7 +25,7 @@ class InvalidEmail(ValueError):
 
 
 def parse_email(text: str) -> str:
-    """Returns the address as it is written to. Raises InvalidEmail."""
+    """Returns an address without the blanks around it. Raises InvalidEmail."""
     address = text.strip()
     local, _, domain = address.rpartition("@")
     if len(address) > limits.EMAIL_CHARACTERS or len(local) > limits.EMAIL_LOCAL_CHARACTERS:
@@ -42,5 +43,5 @@ def parse_email(text: str) -> str:
 
 
 def canonical_email(text: str) -> str:
-    """Returns the form that is stored and compared. Raises InvalidEmail."""
-    return parse_email(text).casefold()
+    """Returns the form that is stored, compared and written to. Raises InvalidEmail."""
+    return parse_email(parse_email(text).casefold())

@@ -34,7 +34,7 @@ from homeserver.errors import invalid_param, unavailable
 from homeserver.outbound.mail.sender import MailQueueFull, MailSender
 from homeserver.rules.accounts.login_flows import Session
 from homeserver.rules.accounts.rate_limits import Limit
-from homeserver.rules.identity.email_addresses import InvalidEmail, canonical_email, parse_email
+from homeserver.rules.identity.email_addresses import InvalidEmail, canonical_email
 from homeserver.rules.identity.third_party_ids import EMAIL, is_opaque, is_within
 from homeserver.services.accounts.rate_limits import RateLimiter, limit_exceeded
 from homeserver.storage.database import Database
@@ -152,7 +152,7 @@ class EmailValidations:
         if begun.is_new:
             template = _TEMPLATES[purpose] if is_fitting else "address_in_use"
             if is_fitting or is_known:
-                self._send(mail, wanted.email, template, self._link(begun.sid, token))
+                self._send(mail, address, template, self._link(begun.sid, token))
         return begun.sid
 
     async def find_link(self, sid: str, token: str) -> Confirmed | None:
@@ -216,10 +216,10 @@ class EmailValidations:
         query = urlencode({"sid": sid, "token": token})
         return f"{self._settings.public_baseurl}{PAGE}?{query}"
 
-    def _send(self, mail: MailSender, email: str, template: str, link: str) -> None:
+    def _send(self, mail: MailSender, address: str, template: str, link: str) -> None:
         values = {"link": link, "hours": limits.VALIDATION_S // 3600}
         try:
-            mail.queue(parse_email(email), template, values)
+            mail.queue(address, template, values)
         except MailQueueFull as error:
             raise unavailable("Too many mails wait to be sent") from error
 

@@ -44,6 +44,19 @@ async def test_a_forgotten_password_is_set_by_mail_and_ends_all_devices(world: M
     assert (await world.server.log_in("anna", "new")).status == 200
 
 
+@pytest.mark.parametrize(
+    ("name", "written"), [("\u017fue", "sue@x.org"), ("stra\u00dfe", "strasse@x.org")]
+)
+async def test_a_mail_goes_to_the_address_that_it_proves_not_to_a_look_alike(
+    world: MailWorld, name: str, written: str
+) -> None:
+    # One is the other by case folding, but their mailboxes may be different people's.
+    user = await with_address(world, written.partition("@")[0])
+    await world.request("/account/password", f"{name}@x.org")
+    assert (await world.mails.next()).recipients == [written]
+    assert await world.addresses(user) == [written]
+
+
 async def test_devices_stay_on_request(world: MailWorld) -> None:
     user = await with_address(world, "ben")
     proof = await world.prove("/account/password", "ben@x.org")

@@ -19,7 +19,7 @@ from homeserver.rules.identity.email_addresses import InvalidEmail, canonical_em
         "用户@例え.jp",
     ],
 )
-def test_an_address_is_written_to_as_it_was_typed(text: str) -> None:
+def test_an_address_is_read_as_it_was_typed(text: str) -> None:
     assert parse_email(f" {text} ") == text
 
 
@@ -70,6 +70,13 @@ def test_what_could_mean_something_else_is_no_address(text: str) -> None:
 )
 def test_two_addresses_are_one_by_case_folding(first: str, second: str) -> None:
     assert canonical_email(first) == canonical_email(second)
+
+
+def test_the_folded_form_is_bounded_too() -> None:
+    half = limits.EMAIL_LOCAL_CHARACTERS // 2
+    assert canonical_email(f"{'ß' * half}@example.org") == f"{'ss' * half}@example.org"
+    with pytest.raises(InvalidEmail):
+        canonical_email(f"{'ß' * (half + 1)}@example.org")
 
 
 def test_the_longest_parts_that_fit() -> None:
