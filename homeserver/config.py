@@ -132,6 +132,7 @@ class RateLimitSettings(msgspec.Struct, frozen=True, kw_only=True):
     reads: RateSettings = RateSettings(per_second=5, burst=50)
     uploads: RateSettings = RateSettings(per_second=2, burst=50)
     downloads: RateSettings = RateSettings(per_second=50, burst=500)
+    previews: RateSettings = RateSettings(per_second=0.5, burst=30)
 
     def rates(self) -> dict[str, RateSettings]:
         """Returns the rates by name."""

@@ -8,6 +8,8 @@ from typing import Literal
 import msgspec
 
 from homeserver import limits
+from homeserver.rules.media.thumbnail_sizes import Size, all_sizes, parse_size
+from homeserver.rules.media.web_addresses import WebPolicy, parse_networks
 
 
 class S3Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,6 +52,40 @@ class RetentionTables(msgspec.Struct, frozen=True, kw_only=True):
     )
 
 
+class ThumbnailSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """`[media.thumbnails]`: sizes beside the specification's, to which requests are rounded up, and
+    how many pictures are processed at once."""
+
+    sizes: tuple[str, ...] = ("1600x1200",)
+    at_once: int = limits.THUMBNAILS_AT_ONCE
+
+    def all_sizes(self) -> tuple[Size, ...]:
+        """Returns these and the specification's, the smallest first. Raises ValueError."""
+        return all_sizes(map(parse_size, self.sizes))
+
+
+class PreviewSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """`[media.previews]`: which pages are fetched. Networks ("10.0.0.0/8") and addresses that
+    aren't of the public internet are refused, but for `allowed_addresses`."""
+
+    enabled: bool = True
+    ports: tuple[int, ...] = (80, 443)
+    allowed_hosts: tuple[str, ...] = ()
+    denied_hosts: tuple[str, ...] = ()
+    allowed_addresses: tuple[str, ...] = ()
+    denied_addresses: tuple[str, ...] = ()
+
+    def policy(self) -> WebPolicy:
+        """Returns the lists as rules. Raises ValueError."""
+        return WebPolicy(
+            ports=frozenset(self.ports),
+            allowed_hosts=tuple(map(str.lower, self.allowed_hosts)),
+            denied_hosts=tuple(map(str.lower, self.denied_hosts)),
+            allowed_networks=parse_networks(self.allowed_addresses),
+            denied_networks=parse_networks(self.denied_addresses),
+        )
+
+
 class MediaSettings(msgspec.Struct, frozen=True, kw_only=True):
     """`[media]`: the store, and what users and other servers may put into it. `path` is
     `<data_dir>/media` by default. Media that come while `unauthenticated` is true never need a
@@ -63,6 +99,8 @@ class MediaSettings(msgspec.Struct, frozen=True, kw_only=True):
     s3: S3Settings = S3Settings()
     quota: QuotaSettings = QuotaSettings()
     retention: RetentionTables = RetentionTables()
+    thumbnails: ThumbnailSettings = ThumbnailSettings()
+    previews: PreviewSettings = PreviewSettings()
 
 
 def media_problems(media: MediaSettings) -> Iterator[str]:
@@ -82,6 +120,7 @@ def media_problems(media: MediaSettings) -> Iterator[str]:
             yield f"media.{name}: S3 takes at most {limits.MEDIA_S3_BYTES_MAX}"
     if media.quota.hours < 1:
         yield "media.quota.hours must be at least 1"
+    yield from _view_problems(media)
     numbers = {
         "quota.bytes": media.quota.bytes,
         "quota.files": media.quota.files,
@@ -91,6 +130,27 @@ def media_problems(media: MediaSettings) -> Iterator[str]:
     for name, value in numbers.items():
         if value < 0:
             yield f"media.{name} must be at least 0"
+
+
+def _view_problems(media: MediaSettings) -> Iterator[str]:
+    thumbnails, previews = media.thumbnails, media.previews
+    try:
+        thumbnails.all_sizes()
+    except ValueError as error:
+        yield f"media.thumbnails.sizes: {error}"
+    if len(thumbnails.sizes) > limits.THUMBNAIL_SIZES:
+        yield f"media.thumbnails.sizes: at most {limits.THUMBNAIL_SIZES}"
+    if thumbnails.at_once < 1:
+        yield "media.thumbnails.at_once must be at least 1"
+    for name in ("allowed_addresses", "denied_addresses"):
+        try:
+            parse_networks(getattr(previews, name))
+        except ValueError as error:
+            yield f"media.previews.{name}: {error}"
+    if len(previews.ports) > limits.PREVIEW_PORTS:
+        yield f"media.previews.ports: at most {limits.PREVIEW_PORTS}"
+    if not all(0 < port < 65_536 for port in previews.ports):
+        yield "media.previews.ports: ports are from 1 to 65535"
 
 
 def _numbers(prefix: str, settings: RetentionSettings) -> dict[str, int]:

@@ -51,7 +51,7 @@ def make_routes(services: Services, config: Config) -> list[Route]:
             *encryption_routes(services.encryption, services.accounts.uia, tokens),
             *ephemeral_routes(services.ephemeral),
             *account_data_routes(services.account_data),
-            *media_routes(services.media),
+            *media_routes(services.media, config),
             *appservice_routes(services.appservices),
         ]
     )

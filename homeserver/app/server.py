@@ -93,6 +93,7 @@ async def serving(
             registry=registry,
             outside=outside,
         )
+        stack.push_async_callback(services.media.views.close)
         outbox = make_stored_outbox(transport, engine, database, requests, feed)
         inbound = make_stored_inbound(
             transport, engine, database, outbound, services.federation, services.inviting
@@ -167,6 +168,7 @@ def _spawn(supervisor: Supervisor, services: Services, feed: LogFeed) -> None:
     supervisor.spawn("registrations", services.appservices.registrations.run)
     supervisor.spawn("user directory", services.rooms.user_directory.run)
     supervisor.spawn("media", services.media.retention.run)
+    supervisor.spawn("previews", services.media.views.previews.run)
     supervisor.spawn("device lists", services.encryption.remote_devices.run)
 
 

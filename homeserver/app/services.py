@@ -92,7 +92,7 @@ def make_services(
     encryption = make_encryption(engine, database, outbound.queries)
     ephemeral = make_ephemeral(engine, database, forward)
     account_data = make_account_data(engine, database)
-    media = make_media(engine, database, config, outbound.requests.media)
+    media = make_media(engine, database, config, outbound.requests.media, limiter)
     people = make_member_directory(engine, database, account_data.carry_over, registry.provide_user)
     joining = make_joining(engine, database, outbound)
     remote = RemoteRoomParts(joining, alias_look_up(outbound.queries))

@@ -35,8 +35,32 @@ SANDBOX_PART_BYTES = 256 * 1024
 SANDBOX_NICENESS = 5
 """How much the sandbox yields to the server: pictures can wait, syncs can't."""
 
+SANDBOX_FAILURES = 1_000
+"""Pictures whose processing failed that are remembered."""
+
+SANDBOX_FAILURE_S = 600.0
+"""How long it is remembered that a picture can't be processed: asking again costs nothing then."""
+
+THUMBNAILS_AT_ONCE = 2
+"""Pictures processed at once by default, each within `SANDBOX_MEMORY_BYTES`."""
+
+THUMBNAILS_WAITING = 1_000
+"""Thumbnails that wait, of all users; each is a request and no more."""
+
+THUMBNAILS_WAITING_OF_CAUSE = 200
+"""Thumbnails that wait for one user: a client that shows a gallery asks for so many."""
+
+THUMBNAILS_RETRY_AFTER_S = 5
+"""Told with a 429 when too many wait."""
+
 THUMBNAIL_SIDE = 65_535
 """The longest side that is asked for; longer ones are taken as this. JPEG has no longer sides."""
+
+THUMBNAIL_SIZES = 16
+"""Sizes in the configuration, each of which is computed and kept once for each picture."""
+
+THUMBNAIL_SOURCE_BYTES = 100 * 1024 * 1024
+"""The largest file that is read for a thumbnail: it is in the process's memory as a whole."""
 
 THUMBNAIL_PIXELS = 64_000_000
 """Pixels of a picture that is decoded: what telephones take, save for a few."""

@@ -195,6 +195,9 @@ COVERS: Mapping[str, Sequence[str]] = {
         "homeserver/app/server.py",
         "homeserver/app/services.py",
     ],
+    "tests/homeserver/services/media/test_url_previews.py": [
+        "homeserver/services/media/web_pages.py",
+    ],
     "tests/homeserver/storage/media/test_local_blobs.py": [
         "homeserver/storage/media/blob_store.py",
     ],

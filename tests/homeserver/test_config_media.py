@@ -8,6 +8,7 @@ import pytest
 
 from homeserver import limits
 from homeserver.config import Config, ConfigInvalid, parse_config
+from homeserver.rules.media.web_addresses import WebPolicy
 
 S3_MAX = limits.MEDIA_S3_BYTES_MAX
 
@@ -79,3 +80,54 @@ def test_a_wrong_value_is_said(text: str, problem: str) -> None:
 def test_the_largest_values_are_fine() -> None:
     parsed(f'[media]\nstore = "s3"\nupload_bytes = {S3_MAX}\n[media.s3]\nbucket = "b"')
     parsed(f"[media]\nupload_bytes = {S3_MAX + 1}\n[media.quota]\nbytes = 0\nfiles = 0\nhours = 1")
+
+
+def test_views_by_default() -> None:
+    media = parsed("").media
+    assert media.thumbnails.at_once == limits.THUMBNAILS_AT_ONCE
+    sizes = media.thumbnails.all_sizes()
+    assert [*sizes[:-1]] == [(32, 32), (96, 96), (320, 240), (640, 480), (800, 600), (1600, 1200)]
+    policy = media.previews.policy()
+    assert media.previews.enabled
+    assert policy == WebPolicy(frozenset({80, 443}))
+
+
+def test_views_as_they_are_set() -> None:
+    media = parsed(
+        """
+        [media.thumbnails]
+        sizes = ["100x50"]
+        [media.previews]
+        ports = [8080]
+        denied_hosts = ["Internal.Example"]
+        allowed_addresses = ["10.0.0.0/8", "::1"]
+        """
+    ).media
+    assert (100, 50) in media.thumbnails.all_sizes()
+    policy = media.previews.policy()
+    assert policy.denied_hosts == ("internal.example",)
+    assert policy.permits_address("10.1.2.3")
+    assert not policy.permits_address("192.168.1.1")
+    most = ", ".join(f'"{n + 1}x1"' for n in range(limits.THUMBNAIL_SIZES))
+    assert len(parsed(f"[media.thumbnails]\nsizes = [{most}]").media.thumbnails.sizes) == 16
+    ports = list(range(1, limits.PREVIEW_PORTS + 1))
+    assert parsed(f"[media.previews]\nports = {ports}").media.previews.ports == tuple(ports)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ('[media.thumbnails]\nsizes = ["640"]', "media.thumbnails.sizes: "),
+        (f"[media.thumbnails]\nsizes = {['1x1'] * (limits.THUMBNAIL_SIZES + 1)}", "at most 16"),
+        ("[media.thumbnails]\nat_once = 0", "media.thumbnails.at_once must be at least 1"),
+        ('[media.previews]\nallowed_addresses = ["10.0.0.1/8"]', "has host bits set"),
+        ('[media.previews]\ndenied_addresses = ["host"]', "media.previews.denied_addresses: "),
+        ("[media.previews]\nports = [0]", "ports are from 1 to 65535"),
+        ("[media.previews]\nports = [65536]", "ports are from 1 to 65535"),
+        (f"[media.previews]\nports = {list(range(1, limits.PREVIEW_PORTS + 2))}", "at most 32"),
+    ],
+)
+def test_wrong_views_are_named(text: str, problem: str) -> None:
+    with pytest.raises(ConfigInvalid) as caught:
+        parsed(text)
+    assert problem in str(caught.value)

@@ -51,6 +51,8 @@ class Limit(Enum):
     """Media that a user uploads, and URIs given out for them."""
     DOWNLOADS = "downloads"
     """Media that a user, or an address without a token, downloads."""
+    PREVIEWS = "previews"
+    """Pages that are fetched since a user asks for their previews."""
 
 
 class Rate(NamedTuple):

@@ -12,12 +12,14 @@ Spec: client-server API, "Content repository".
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
 from federation.events.ids import ServerName, UserId
 from homeserver import limits
 from homeserver.rules.media.mxc import Mxc
-from homeserver.storage.database import Database, Row
+from homeserver.storage.database import Connection, Database, Row
 from homeserver.storage.media.blob_store import BlobContent, Digest
 
 
@@ -95,6 +97,15 @@ def media_item(row: Row) -> MediaItem:
         expires_ms=row["expires_ms"],
         needs_token=row["needs_token"],
         is_quarantined=row["is_quarantined"],
+    )
+
+
+async def delete_media(
+    connection: Connection, origin: ServerName, media_ids: Sequence[str]
+) -> None:
+    """Deletes media of a server; the contents go when nothing else refers to them."""
+    await connection.execute(
+        "DELETE FROM media WHERE origin = $1 AND media_id = ANY($2::text[])", origin, media_ids
     )
 
 

@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from federation.causes import Cause, CauseKind, caused_by
+from homeserver import limits
 from homeserver.media.turns import QueueFull, TurnBounds, Turns
 
 ALICE, BOB = (Cause(CauseKind.USER, name) for name in ("@alice:hs1", "@bob:hs1"))
@@ -120,6 +121,13 @@ async def test_a_turn_that_comes_with_the_cancellation_goes_on() -> None:
         await queue.add("d", BOB)
         assert queue.order[-1] == "d"
         await queue.end("d")
+
+
+def test_the_bounds_of_users_are_below_those_of_all() -> None:
+    assert limits.THUMBNAILS_WAITING_OF_CAUSE < limits.THUMBNAILS_WAITING
+    assert limits.PREVIEWS_WAITING_OF_CAUSE < limits.PREVIEWS_WAITING
+    assert limits.PREVIEWS_AT_ONCE * limits.PREVIEW_IMAGE_BYTES < limits.SANDBOX_MEMORY_BYTES
+    assert limits.PREVIEW_PAGE_S + 2 * limits.PREVIEW_PART_S < 30
 
 
 async def test_an_error_gives_the_turn_back() -> None:

@@ -146,7 +146,7 @@ async def test_a_redirect_to_another_kind_of_url_is_not_followed(target: str) ->
 
 async def test_redirects_are_counted() -> None:
     async with hostile_web() as web, web_client(web) as client:
-        most = 5
+        most = limits.PREVIEW_REDIRECTS
         web.pages |= {f"/{number}": redirect(f"/{number + 1}") for number in range(most + 1)}
         web.pages[f"/{most + 1}"] = answer(b"there")
         bounds = WebBounds(60, 1_000, redirects=most)

@@ -281,6 +281,22 @@ QUERIES: dict[str, dict[str, str]] = {
         for prefix in ("/media", "/_matrix/media/v3")
         for rest in ("", "/{fileName}")
     },
+    **{
+        f"GET {prefix}/thumbnail/{{serverName}}/{{mediaId}}": {
+            "width": "96",
+            "height": "96",
+            "method": "crop",
+            "animated": "false",
+            "timeout_ms": "0",
+            "allow_remote": "false",
+        }
+        for prefix in ("/media", "/_matrix/media/v3")
+    },
+    # The address is a private one: nothing is asked.
+    **{
+        f"GET {prefix}/preview_url": {"url": "http://localhost/", "ts": "1"}
+        for prefix in ("/media", "/_matrix/media/v3")
+    },
 }
 
 SPENT_BY = frozenset({"/logout", "/logout/all", "/account/deactivate", "/delete_devices"})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
@@ -13,7 +13,7 @@ from multidict import CIMultiDictProxy
 from yarl import URL
 
 from homeserver.api.http.app import HttpApp
-from homeserver.api.http.routes import table
+from homeserver.api.http.routes import Route, table
 from homeserver.api.http.server import HttpServer
 from homeserver.api.media.downloads import DownloadsApi
 from homeserver.api.media.uploads import UploadsApi
@@ -94,11 +94,13 @@ class MediaClient:
 
 
 @asynccontextmanager
-async def serving(world: MediaWorld, requester: Requester = ALICE) -> AsyncIterator[MediaClient]:
-    """Yields a client of a server with the endpoints of media."""
+async def serving(
+    world: MediaWorld, requester: Requester = ALICE, *, more: Sequence[Route] = ()
+) -> AsyncIterator[MediaClient]:
+    """Yields a client of a server with the endpoints of media, and `more`."""
     clock = SystemClock()
     app = HttpApp(
-        table([UploadsApi(world.uploads).routes(), DownloadsApi(world.downloads).routes()]),
+        table([UploadsApi(world.uploads).routes(), DownloadsApi(world.downloads).routes(), more]),
         tokens=Holders(requester),
         limiter=RateLimiter(clock, {}),
         metrics=ServerMetrics(),

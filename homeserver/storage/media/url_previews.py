@@ -1,0 +1,66 @@
+"""Previews of pages. Owns the table `url_previews`.
+
+A preview that is made again leaves the older one, with its picture, until `prune`: clients still
+show it.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from federation.events.ids import ServerName
+from homeserver import limits
+from homeserver.storage.database import Database
+from homeserver.storage.media.media import delete_media
+
+
+class StoredPreview(msgspec.Struct, frozen=True):
+    """The answer (JSON), and when the page was fetched."""
+
+    preview: bytes
+    fetched_ms: int
+
+
+class PreviewTable:
+    """The newest preview of each page, and older ones."""
+
+    def __init__(self, database: Database, server_name: ServerName) -> None:
+        self._database, self._server_name = database, server_name
+
+    async def load(self, url: str) -> StoredPreview | None:
+        """Returns the newest preview of a page; None if there is none."""
+        row = await self._database.fetchrow(
+            "SELECT preview, fetched_ms FROM url_previews WHERE url = $1"
+            " ORDER BY fetched_ms DESC LIMIT 1",
+            url,
+        )
+        return None if row is None else StoredPreview(row["preview"], row["fetched_ms"])
+
+    async def keep(self, url: str, stored: StoredPreview, media_id: str | None) -> None:
+        """Stores a preview with its picture's media ID."""
+        await self._database.execute(
+            "INSERT INTO url_previews (url, fetched_ms, preview, media_id)"
+            " VALUES ($1, $2, $3, $4) ON CONFLICT (url, fetched_ms) DO NOTHING",
+            url,
+            stored.fetched_ms,
+            stored.preview,
+            media_id,
+        )
+
+    async def prune(self, *, before_ms: int) -> int:
+        """Deletes previews that were fetched before a time, and the oldest beyond
+        `PREVIEWS_STORED`, with their pictures: at most `PREVIEWS_PRUNED_AT_ONCE`. Returns their
+        number."""
+        async with self._database.transaction() as connection:
+            rows = await connection.fetch(
+                "DELETE FROM url_previews WHERE (url, fetched_ms) IN ("
+                "SELECT url, fetched_ms FROM url_previews WHERE fetched_ms < greatest($1,"
+                " (SELECT fetched_ms FROM url_previews ORDER BY fetched_ms DESC OFFSET $2 LIMIT 1)"
+                " + 1) ORDER BY fetched_ms LIMIT $3) RETURNING media_id",
+                before_ms,
+                limits.PREVIEWS_STORED,
+                limits.PREVIEWS_PRUNED_AT_ONCE,
+            )
+            media_ids = [row["media_id"] for row in rows if row["media_id"] is not None]
+            await delete_media(connection, self._server_name, media_ids)
+        return len(rows)
