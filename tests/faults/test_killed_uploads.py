@@ -92,9 +92,9 @@ async def uploader(server: KillableServer) -> AsyncIterator[Uploader]:
 
 
 async def endless() -> AsyncIterator[bytes]:
-    """A body that goes on until its connection is lost."""
+    """A body that goes on, some MB a second, until its connection is lost."""
     while True:
-        yield PIECE
+        yield PIECE[: MIB // 16]
         await asyncio.sleep(0.01)
 
 
@@ -123,9 +123,10 @@ async def test_what_was_acknowledged_is_there_and_nothing_else_stays(
             group.create_task(upload_until_it_fails(size))
 
         async def are_under_way() -> bool:
-            return len(uploader.acknowledged) >= 20
+            is_on_its_way = bool(files(server.media_folder / "incoming"))
+            return is_on_its_way and len(uploader.acknowledged) >= 20
 
-        await until(are_under_way, "some uploads are answered")
+        await until(are_under_way, "some uploads are answered, and one is on its way")
         await server.kill()
     assert files(server.media_folder / "incoming"), "one was on its way for certain"
     await server.start()
