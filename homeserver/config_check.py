@@ -6,6 +6,7 @@ from working; a warning is a setting that the operator may not have intended.
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 import ssl
@@ -13,6 +14,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
+
+import msgspec
 
 from federation.events.ids import InvalidIdentifier, ServerName, parse_server_name
 from homeserver import limits
@@ -25,6 +28,8 @@ from homeserver.storage.appservices.registration_files import (
     read_registrations,
 )
 from homeserver.storage.database import Database, DatabaseUnavailable, DataRefused
+from homeserver.storage.media.blob_store import BlobMissing, BlobStoreUnavailable
+from homeserver.storage.media.s3_blobs import S3Blobs, open_bucket
 from homeserver.storage.server_settings import ServerSettings, load_server_settings
 
 POSTGRES_LEAST = 14
@@ -57,6 +62,7 @@ async def check_config(config: Config) -> list[Problem]:
         *_authority_problems("push.ca_paths", config.push.ca_paths),
         *_registration_problems(config),
         *_listener_problems(config),
+        *await _media_problems(config),
         *await _database_problems(config),
     ]
     return sorted(problems, key=lambda problem: not problem.is_error)
@@ -227,6 +233,20 @@ def handshake_failure(server: ssl.SSLContext, client: ssl.SSLContext, host: str)
         if not ends:
             return None
     return "the handshake doesn't end"
+
+
+async def _media_problems(config: Config) -> list[Problem]:
+    if config.media.store == "disk":
+        folder = config.media_folder
+        if folder.exists() and not (folder.is_dir() and os.access(folder, os.W_OK)):
+            return [_error(f"media.path: {folder} isn't a folder that can be written to")]
+        return []
+    store = S3Blobs(open_bucket(**msgspec.structs.asdict(config.media.s3)))
+    try:
+        await store.remove_unfinished(before_s=0)  # looks for them, and there are none so old
+    except (BlobMissing, BlobStoreUnavailable) as error:
+        return [_error(f"media.s3: the bucket can't be used: {error}")]
+    return []
 
 
 async def _database_problems(config: Config) -> list[Problem]:

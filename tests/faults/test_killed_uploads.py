@@ -14,11 +14,13 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
+from lab.server_files import toml_table
 from local_postgres import EmbeddedCluster
 from tests.conftest import BackgroundLoop
 from tests.faults.killable_server import KillableServer, killable_server
 from tests.faults.person import Person
 from tests.faults.servers import until
+from tests.homeserver.s3_server import BUCKET, s3_server
 
 pytestmark = [pytest.mark.processes, pytest.mark.asyncio(loop_scope="module")]
 
@@ -152,6 +154,38 @@ async def test_what_was_acknowledged_is_there_and_nothing_else_stays(
         assert await uploader.download(uri) == sha256
 
 
+async def test_an_erased_users_uploads_go_and_others_stay(
+    server: KillableServer, uploader: Uploader
+) -> None:
+    """A deactivation without erasure deletes nothing."""
+    people = []
+    async with aiohttp.ClientSession() as session:
+        for erase in (True, False):
+            person = Person(session, server.url)
+            await person.register(f"e{next(_names)}")
+            mine = Uploader(session, person)
+            own, shared = await mine.upload(os.urandom(1000)), await mine.upload(PIECE)
+            people.append((person, erase, own, shared))
+        kept = await uploader.upload(PIECE)
+        for person, erase, _, _ in people:
+            auth = {
+                "type": "m.login.password",
+                "identifier": {"type": "m.id.user", "user": person.user_id},
+                "password": f"p4ss-{person.name}",
+            }
+            await person.must("POST", "/account/deactivate", {"auth": auth, "erase": erase})
+
+    async def is_gone() -> bool:
+        found = "SELECT NOT EXISTS (SELECT FROM media WHERE uploader = $1)"
+        return bool(await server.database.fetchval(found, people[0][0].user_id))
+
+    await until(is_gone, "the erased user's uploads are gone")
+    assert kept is not None
+    assert await uploader.download(kept) == hashlib.sha256(PIECE).digest()
+    count = "SELECT count(*) FROM media WHERE uploader = $1"
+    assert await server.database.fetchval(count, people[1][0].user_id) == 2
+
+
 def memory(pid: int, field: str) -> int:
     """Return a figure of a process's memory, in bytes: VmRSS now, VmHWM at its most."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
@@ -171,13 +205,8 @@ async def body_of(count: int) -> AsyncIterator[bytes]:
         yield PIECE
 
 
-@pytest.mark.parametrize("mib", [200, pytest.param(1024, marks=pytest.mark.long)])
-async def test_a_large_file_takes_little_memory(
-    server: KillableServer, uploader: Uploader, mib: int
-) -> None:
-    """Up and down again.
-
-    Seen to fail, with a growth of the whole file, when the pieces of the body were joined."""
+async def growth(server: KillableServer, uploader: Uploader, mib: int) -> int:
+    """Return by how many bytes the server grows at most while a file goes up and down again."""
     uri = await uploader.upload(PIECE)  # so that everything is loaded
     assert uri is not None
     await uploader.download(uri)
@@ -189,5 +218,31 @@ async def test_a_large_file_takes_little_memory(
     uri = await uploader.upload(body_of(mib), hashed.digest())
     assert uri is not None
     assert await uploader.download(uri) == hashed.digest()
-    growth = memory(server.pid, "VmHWM") - before
-    assert growth <= GROWTH_BYTES_MAX, f"{growth / MIB:.1f} MiB for {mib} MiB"
+    return memory(server.pid, "VmHWM") - before
+
+
+@pytest.mark.parametrize("mib", [200, pytest.param(1024, marks=pytest.mark.long)])
+async def test_a_large_file_takes_little_memory(
+    server: KillableServer, uploader: Uploader, mib: int
+) -> None:
+    """Up and down again.
+
+    Seen to fail, with a growth of the whole file, when the pieces of the body were joined.
+    """
+    grown = await growth(server, uploader, mib)
+    assert grown <= GROWTH_BYTES_MAX, f"{grown / MIB:.1f} MiB for {mib} MiB"
+
+
+@pytest.mark.long
+async def test_a_large_file_takes_little_memory_with_s3(
+    server: KillableServer, uploader: Uploader
+) -> None:
+    """Two parts of 5 MiB are in memory at most."""
+    with s3_server() as endpoint:
+        await server.kill()
+        table = {"bucket": BUCKET, "endpoint": endpoint, "region": "us-east-1"}
+        keys = {"access_key_id": "key", "secret_access_key": "secret"}
+        server.configure('store = "s3"\n' + toml_table("[media.s3]", {**table, **keys}))
+        await server.start()
+        grown = await growth(server, uploader, 100)
+    assert grown <= GROWTH_BYTES_MAX, f"{grown / MIB:.1f} MiB"

@@ -16,7 +16,9 @@ import trustme
 from homeserver import limits
 from homeserver.config import Config
 from homeserver.config_check import check_config, handshake_failure, host_of
+from homeserver.config_media import MediaSettings
 from homeserver.signing_keys import create_signing_key
+from tests.homeserver.s3_server import s3_server, s3_settings
 
 
 class Folder:
@@ -156,6 +158,21 @@ async def test_the_signing_key_is_looked_at(folder: Folder) -> None:
 async def test_data_dir_must_be_a_folder(folder: Folder) -> None:
     found = await texts(folder.config(data_dir=str(folder.path / "cert.pem")))
     assert_found(found, "error: data_dir:")
+
+
+async def test_the_store_of_media_is_looked_at(folder: Folder) -> None:
+    path = folder.path / "data" / "media"
+    path.mkdir()
+    assert not [one for one in await texts(folder.config()) if "media" in one]
+    path.rmdir()
+    path.write_text("a file")
+    assert_found(await texts(folder.config()), "error: media.path: ", "isn't a folder")
+    with s3_server() as endpoint:
+        for bucket, is_there in (("media", True), ("other", False)):
+            settings = MediaSettings(store="s3", s3=s3_settings(endpoint, bucket=bucket))
+            found = await texts(folder.config(media=msgspec.to_builtins(settings)))
+            problems = [one for one in found if one.startswith("error: media.s3: the bucket can't")]
+            assert len(problems) == (not is_there), found
 
 
 async def test_federation_settings_are_looked_at(folder: Folder) -> None:
