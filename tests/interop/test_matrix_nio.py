@@ -3,8 +3,10 @@
 import asyncio
 import secrets
 import time
+from pathlib import Path
 from typing import Any
 
+import aiohttp
 import nio as sdk
 import pytest
 from nio import RoomPreset, RoomVisibility
@@ -30,6 +32,35 @@ def refused(response: Any) -> str:
     """The code of an error response."""
     assert isinstance(response, sdk.ErrorResponse), repr(response)
     return str(response.status_code)
+
+
+async def login_token(person: NioPerson) -> str:
+    """A token by which a further device of the person logs in; nio has no call for it."""
+    url = f"{person.client.homeserver}/_matrix/client/v1/login/get_token"
+    headers = {"Authorization": f"Bearer {person.client.access_token}"}
+    auth = {
+        "type": "m.login.password",
+        "identifier": {"type": "m.id.user", "user": person.user_id},
+        "password": PASSWORD,
+    }
+    async with (
+        aiohttp.ClientSession() as session,
+        session.post(url, json={"auth": auth}, headers=headers) as response,
+    ):
+        return str((await response.json())["login_token"])
+
+
+async def test_a_further_device_logs_in_by_a_token_once(nio: NioEntry, tmp_path: Path) -> None:
+    """What a device that is there asks for lets one other in."""
+    nina = await nio("nina")
+    again = NioPerson(nina.client.homeserver, tmp_path)
+    token = await login_token(nina)
+    assert "m.login.token" in good(await again.client.login_info()).flows
+    made = good(await again.client.login(token=token, device_name="second"))
+    assert (made.user_id, made.device_id == nina.client.device_id) == (nina.user_id, False)
+    await again.sync()
+    assert refused(await again.client.login(token=token)) == "M_FORBIDDEN"
+    await again.close()
 
 
 async def test_an_account_logs_in_and_its_devices_are_listed_named_and_removed(

@@ -2,12 +2,14 @@
 
 import secrets
 from collections.abc import AsyncIterator
+from importlib import import_module
+from typing import Any
 
 import pytest
 
 from lab.running import Lab
 from tests.interop.conftest import NioEntry, OurEntry
-from tests.interop.nio_person import good
+from tests.interop.nio_person import PASSWORD, good
 from tests.interop.test_matrix_nio_encryption import (
     both_places,
     sealed_room,
@@ -19,8 +21,9 @@ from tests.interop.test_matrix_nio_encryption import (
 pytest.importorskip("mautrix", reason="mautrix isn't installed: pip install mautrix[encryption]")
 pytest.importorskip("olm", reason="python-olm has no wheel for this Python")
 
-from tests.interop.mautrix_person import MautrixPerson
+from tests.interop.mautrix_person import MautrixPerson, api_sdk, types
 
+errors: Any = import_module("mautrix.errors")
 pytestmark = [
     pytest.mark.processes,
     # mautrix warns of what it does itself
@@ -37,6 +40,27 @@ async def mary(servers: Lab) -> AsyncIterator[MautrixPerson]:
     await person.login(localpart)
     yield person
     await person.close()
+
+
+async def test_a_further_device_logs_in_by_a_token_once(mary: MautrixPerson) -> None:
+    """mautrix reads the flows, and has the device that is there ask for the token."""
+    flows = await mary.client.get_login_flows()
+    assert flows.supports_type(types.LoginType.PASSWORD, types.LoginType.TOKEN)
+    auth = {
+        "type": "m.login.password",
+        "identifier": {"type": "m.id.user", "user": mary.user_id},
+        "password": PASSWORD,
+    }
+    path = api_sdk.Path.v1.login.get_token
+    made = await mary.client.api.request(api_sdk.Method.POST, path, {"auth": auth})
+    token = made["login_token"]
+    again = MautrixPerson(str(mary.client.api.base_url))
+    found = await again.client.login(login_type=types.LoginType.TOKEN, token=token)
+    assert (found.user_id, found.device_id == mary.client.device_id) == (mary.user_id, False)
+    assert (await again.client.whoami()).device_id == found.device_id
+    with pytest.raises(errors.MForbidden):
+        await again.client.login(login_type=types.LoginType.TOKEN, token=token)
+    await again.close()
 
 
 async def test_it_logs_in_syncs_and_talks_in_the_open(mary: MautrixPerson, nio: NioEntry) -> None:

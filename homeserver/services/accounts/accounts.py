@@ -32,7 +32,7 @@ from federation.events.ids import (
 )
 from federation.ports import Clock
 from homeserver.engine.entries import Entry
-from homeserver.errors import forbidden
+from homeserver.errors import forbidden, user_locked
 from homeserver.rules.appservices.registrations import AppService
 from homeserver.services.accounts.device_removal import DeviceRemoval
 from homeserver.services.accounts.logins import LoggedIn, NewDevice, make_device_id
@@ -146,13 +146,15 @@ class Accounts:
 
     async def guest_of(self, token: str, username: str) -> Requester:
         """Returns the guest with an access token, which must belong to that user name. Raises 403
-        M_FORBIDDEN if the token isn't a guest's, 400 M_INVALID_USERNAME."""
+        M_FORBIDDEN if the token isn't a guest's, 401 M_USER_LOCKED, 400 M_INVALID_USERNAME."""
         try:
             guest = await self._parts.tokens.requester(token)
         except MatrixError as error:
             raise forbidden("guest_access_token isn't an access token") from error
         if not guest.is_guest:
             raise forbidden("guest_access_token isn't a guest's")
+        if guest.is_locked:
+            raise user_locked()
         if self.user_id(username) != guest.user_id:
             raise MatrixError(400, "M_INVALID_USERNAME", "A guest keeps their user name")
         return guest

@@ -1,7 +1,7 @@
 """Argon2id in a small thread pool with a bounded queue.
 
 Rules:
-1. A hash takes some 50 ms of a core and 64 MiB, or what is configured: never on the event loop,
+1. A hash takes some 190 ms of CPU and 64 MiB, or what is configured: never on the event loop,
    `PASSWORD_THREADS` at once, and at most `PASSWORD_QUEUE` waiting; beyond that 429.
 2. Checking takes as long for a user who doesn't exist, or has no password, as for a wrong password:
    a hash of a random text stands in, so the time reveals nothing about which accounts exist.

@@ -6,6 +6,7 @@ a new route is closed to them until somebody writes down why it is open.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 
 import pytest
@@ -14,6 +15,7 @@ import pytest_asyncio
 from homeserver.api.http.routes import Auth
 from homeserver.storage.accounts.moderation import AccountMark, ModerationTable
 from homeserver.storage.database import Database
+from tests.faults.servers import until
 from tests.hostile.clients.conftest import Scene
 from tests.hostile.clients.operations import SPENT_BY, Operation, operations
 from tests.hostile.clients.running_server import Reply, Server, User
@@ -232,6 +234,26 @@ async def test_suspended_users_read_and_leave(person: Person) -> None:
 
 async def test_guests_do_what_the_table_says(person: Person) -> None:
     await check(person, None, GUESTS_MAY, (403, "M_GUEST_ACCESS_FORBIDDEN"))
+
+
+async def test_a_sync_that_waits_gives_nothing_to_who_is_locked_meanwhile(person: Person) -> None:
+    server, room_id = person.server, person.scene.room_id
+    user = await server.register("waiter")
+    await server.ok("POST", f"/join/{room_id}", {}, by=user)
+    since = (await server.sync(user))["next_batch"]
+    path = f"/sync?since={since}&timeout={30_000}"
+    async with asyncio.TaskGroup() as group:
+        waiting = group.create_task(server.call("GET", path, by=user))
+
+        async def is_waiting() -> bool:
+            return user.user_id in server.services.engine.fanout._waiting
+
+        await until(is_waiting, "the sync waits")
+        await person.set(user, AccountMark.LOCKED)
+        await server.send(person.scene.alice, room_id, "news", "a secret")
+    reply = waiting.result()
+    assert (reply.status, reply.errcode) == (401, "M_USER_LOCKED")
+    assert "secret" not in str(reply.body)
 
 
 async def test_suspended_users_redact_their_own_events_alone(person: Person) -> None:

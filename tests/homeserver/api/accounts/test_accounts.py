@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
+from federation.events.ids import UserId
 from homeserver import limits
 from homeserver.storage.accounts.accounts import AccountTable
+from homeserver.storage.accounts.moderation import AccountMark, ModerationTable
 from homeserver.storage.accounts.registration_tokens import RegistrationTokenTable
 from tests.homeserver.api.account_server import AccountServer, account_server, open_config
 
@@ -395,6 +397,19 @@ async def test_a_guest_becomes_a_user_under_the_same_name(accounts_url: str) -> 
         assert (await server.log_in(name)).status == 200
         again = await server.call("POST", "/register", asked)
         assert again.body["errcode"] == "M_FORBIDDEN"
+
+
+async def test_a_locked_guest_becomes_no_user(accounts_url: str) -> None:
+    registration = {"enabled": True, "verification": "none", "guests": True}
+    config = open_config(registration=registration)
+    async with account_server(accounts_url, config=config) as server:
+        user_id, name, token = await guest_of(server)
+        table = ModerationTable(server.database)
+        await table.set(UserId(user_id), AccountMark.LOCKED, True)
+        auth = {"type": "m.login.dummy"}
+        asked = {"username": name, "password": "x", "auth": auth, "guest_access_token": token}
+        reply = await server.call("POST", "/register", asked)
+        assert (reply.status, reply.body["errcode"]) == (401, "M_USER_LOCKED")
 
 
 async def test_a_guest_changes_the_display_name_alone(accounts_url: str) -> None:
