@@ -25,9 +25,12 @@ SPEC_VERSIONS = ("v1.1",)
 
 UNSTABLE_FEATURES = {
     "org.matrix.e2e_cross_signing": True,
+    "org.matrix.msc3771": True,
+    "org.matrix.msc3773": True,
 }
 """Features that clients look for by their unstable names, whatever the versions say: without the
-first one, Element creates no cross-signing keys."""
+first one, Element creates no cross-signing keys. The others are receipts in threads, and counts of
+unread notifications by thread."""
 
 
 class ServerInfoApi:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from homeserver.api.http.query import PageTokens
 from homeserver.api.http.routes import Route, table
 from homeserver.api.server_info import ServerInfoApi
-from homeserver.app.domains.account_data import account_data_routes
 from homeserver.app.domains.accounts import account_routes
 from homeserver.app.domains.admin import admin_routes
 from homeserver.app.domains.appservices import appservice_routes
@@ -13,6 +12,7 @@ from homeserver.app.domains.encryption import encryption_routes
 from homeserver.app.domains.ephemeral import ephemeral_routes
 from homeserver.app.domains.identity import identity_routes
 from homeserver.app.domains.media import media_routes
+from homeserver.app.domains.push import account_data_routes, push_routes
 from homeserver.app.domains.rooms import room_routes
 from homeserver.app.domains.sync import sync_routes
 from homeserver.app.domains.timeline import timeline_routes
@@ -53,5 +53,6 @@ def make_routes(services: Services, config: Config) -> list[Route]:
             *account_data_routes(services.account_data),
             *media_routes(services.media, config),
             *appservice_routes(services.appservices),
+            *push_routes(services.push),
         ]
     )

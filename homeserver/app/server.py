@@ -169,6 +169,7 @@ def _spawn(supervisor: Supervisor, services: Services, feed: LogFeed) -> None:
     supervisor.spawn("user directory", services.rooms.user_directory.run)
     supervisor.spawn("media", services.media.retention.run)
     supervisor.spawn("previews", services.media.views.previews.run)
+    supervisor.spawn("notifications", services.push.counts.run)
     supervisor.spawn("device lists", services.encryption.remote_devices.run)
 
 

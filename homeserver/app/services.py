@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from federation.transport.assembly import OutboundFederation
-from homeserver.app.domains.account_data import make_account_data
 from homeserver.app.domains.accounts import AccountHooks, AccountServices, make_accounts
 from homeserver.app.domains.admin import AdminServices, make_admin
 from homeserver.app.domains.appservices import (
@@ -19,6 +18,7 @@ from homeserver.app.domains.federation import FederationServices, make_federatio
 from homeserver.app.domains.identity import IdentityServices, make_identity, make_proofs
 from homeserver.app.domains.media import MediaServices, make_media
 from homeserver.app.domains.outside import OutsideClients
+from homeserver.app.domains.push import PushServices, make_account_data, make_push
 from homeserver.app.domains.rooms import (
     RemoteRoomParts,
     RoomServices,
@@ -63,6 +63,7 @@ class Services:
     account_data: AccountDataService
     encryption: EncryptionServices
     ephemeral: EphemeralServices
+    push: PushServices
     rooms: RoomServices
     joining: DurableJoining
     timeline: TimelineServices
@@ -91,25 +92,21 @@ def make_services(
     identity_servers = IdentityServers(outside.named, config.identity.servers)
     encryption = make_encryption(engine, database, outbound.queries)
     ephemeral = make_ephemeral(engine, database, forward)
-    account_data = make_account_data(engine, database)
+    push = make_push(engine, database)
+    account_data = make_account_data(engine, database, push.rules)
     media = make_media(engine, database, config, outbound.requests.media, limiter)
     people = make_member_directory(engine, database, account_data.carry_over, registry.provide_user)
     joining = make_joining(engine, database, outbound)
     remote = RemoteRoomParts(joining, alias_look_up(outbound.queries))
-    rooms = make_rooms(
-        engine,
-        database,
-        people,
-        remote,
-        default_version=config.default_room_version,
-        aliases=registry.aliases,
-    )
+    version, aliases = config.default_room_version, registry.aliases
+    rooms = make_rooms(engine, database, people, remote, default_version=version, aliases=aliases)
     hooks = _account_hooks(engine, outbound, encryption, rooms, media, registry)
     passwords = Passwords(engine.context.random_bytes, configured_hasher(config.passwords))
     accounts = make_accounts(
         engine, database, hooks, passwords=passwords, limiter=limiter, config=config, proofs=proofs
     )
     timeline = make_timeline(engine, RoomBackfill(outbound.backfiller, engine.context.name))
+    sources = _sync_sources(encryption, ephemeral, account_data, push)
     federation = make_federation(
         engine,
         database,
@@ -131,12 +128,11 @@ def make_services(
         account_data=account_data,
         encryption=encryption,
         ephemeral=ephemeral,
+        push=push,
         rooms=rooms,
         joining=joining,
         timeline=timeline,
-        sync=make_sync(
-            engine, timeline.visibility, _sync_sources(encryption, ephemeral, account_data)
-        ),
+        sync=make_sync(engine, timeline.visibility, sources),
         filters=Filters(database=database),
         federation=federation,
         media=media,
@@ -180,7 +176,10 @@ def _account_hooks(
 
 
 def _sync_sources(
-    encryption: EncryptionServices, ephemeral: EphemeralServices, account_data: AccountDataService
+    encryption: EncryptionServices,
+    ephemeral: EphemeralServices,
+    account_data: AccountDataService,
+    push: PushServices,
 ) -> SyncSources:
     return SyncSources(
         to_device=encryption.to_device,
@@ -189,4 +188,5 @@ def _sync_sources(
         account_data=account_data,
         receipts=ephemeral.receipts,
         typing=ephemeral.typing,
+        unread=push.counts,
     )

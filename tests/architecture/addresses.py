@@ -121,7 +121,6 @@ COVERS: Mapping[str, Sequence[str]] = {
         "homeserver/media/job_orders.py",
     ],
     "tests/homeserver/services/account_data/test_account_data.py": [
-        "homeserver/services/push/push_rules.py",
         "homeserver/services/sync/filters.py",
     ],
     "tests/homeserver/services/accounts/test_logins.py": [
@@ -150,6 +149,21 @@ COVERS: Mapping[str, Sequence[str]] = {
     "tests/homeserver/services/encryption/test_remote_devices.py": [
         "homeserver/services/encryption/key_queries.py",
     ],
+    "tests/homeserver/rules/push/test_evaluation.py": [
+        "homeserver/rules/push/push_rules_default.py",
+    ],
+    "tests/homeserver/services/push/test_push_rules.py": [
+        "homeserver/storage/push/push_rules.py",
+    ],
+    "tests/homeserver/services/push/test_unread_counts.py": [
+        "homeserver/app/domains/push.py",
+        "homeserver/services/push/audiences.py",
+        "homeserver/services/push/evaluator.py",
+        "homeserver/services/push/pending.py",
+        "homeserver/services/push/replays.py",
+        "homeserver/services/push/user_states.py",
+        "homeserver/storage/push/unread.py",
+    ],
     "tests/homeserver/services/rooms/test_state.py": [
         "homeserver/api/rooms/state.py",
         "homeserver/services/rooms/member_state.py",
@@ -174,10 +188,8 @@ COVERS: Mapping[str, Sequence[str]] = {
         "homeserver/app/domains/encryption.py",
         "homeserver/app/domains/ephemeral.py",
         "homeserver/app/domains/sync.py",
-        "homeserver/rules/push/push_rules_default.py",
     ],
     "tests/homeserver/services/timeline/test_timeline.py": [
-        "homeserver/app/domains/account_data.py",
         "homeserver/app/domains/rooms.py",
         "homeserver/app/domains/timeline.py",
         "homeserver/app/engine.py",

@@ -28,7 +28,7 @@ from homeserver.api.http.response import RawJson, Response, to_json
 from homeserver.api.http.router import Router
 from homeserver.api.http.routes import Route, table
 from homeserver.app.context import ServerContext
-from homeserver.app.domains.account_data import make_account_data
+from homeserver.app.domains.push import PushServices, make_account_data, make_push, push_routes
 from homeserver.app.domains.rooms import (
     RemoteRoomParts,
     RoomServices,
@@ -157,10 +157,12 @@ class World:
     account_data: AccountDataService
     rooms: RoomServices
     timeline: TimelineServices
+    push: PushServices
     routes: list[Route]
     profiles: dict[UserId, JsonObject]
     blocking: set[UserId]
     guests: set[UserId] = field(default_factory=set)
+    counting: asyncio.Future[None] | None = None
 
     @property
     def committer(self) -> Committer:
@@ -263,11 +265,15 @@ async def world_over(database: Database) -> AsyncIterator[World]:
     context = ServerContext(HERE, key, SystemClock(), ServerMetrics(), os.urandom)
     engine = await make_engine(context, PostgresStore(database), policies=NoPolicyServer())
     running = asyncio.ensure_future(engine.committer.run())
+    world = _world(engine, database)
+    counting = world.counting = asyncio.ensure_future(world.push.counts.run())
     try:
-        yield _world(engine, database)
+        yield world
     finally:
         await engine.committer.close(10)
         await running
+        counting.cancel()
+        await asyncio.gather(counting, return_exceptions=True)
         await engine.committer.disconnect()
         await database.close()
 
@@ -295,7 +301,8 @@ def _world(engine: Engine, database: Database) -> World:
     async def is_invite_blocked(user_id: UserId) -> bool:
         return user_id in blocking
 
-    account_data = make_account_data(engine, database)
+    push = make_push(engine, database)
+    account_data = make_account_data(engine, database, push.rules)
     people = replace(
         make_member_directory(engine, database, account_data.carry_over, nobody_provides),
         profile_of=profile_of,
@@ -313,7 +320,8 @@ def _world(engine: Engine, database: Database) -> World:
     )
     timeline = make_timeline(engine, None)
     tokens = PageTokens(engine.committer.history)
-    routes = table([*room_routes(engine, rooms, tokens), *timeline_routes(timeline, tokens)])
+    parts_of_api = [room_routes(engine, rooms, tokens), timeline_routes(timeline, tokens)]
+    routes = table([*(one for part in parts_of_api for one in part), *push_routes(push)])
     return World(
-        engine, database, remote, account_data, rooms, timeline, routes, profiles, blocking
+        engine, database, remote, account_data, rooms, timeline, push, routes, profiles, blocking
     )

@@ -139,6 +139,7 @@ def _with_syncs(world: World) -> SyncWorld:
         world.account_data,
         ephemeral.receipts,
         ephemeral.typing,
+        world.push.counts,
     )
     sync = make_sync(engine, world.timeline.visibility, sources)
     world.routes += table(sync_routes(sync, Filters(database=database)))

@@ -75,6 +75,14 @@ class _NoReceipts:
         return {}
 
 
+class _NothingUnread:
+    async def of(self, user_id: UserId, up_to: int) -> _NothingUnread:
+        return self
+
+    def __getitem__(self, room_id: RoomId) -> Mapping[str, Any]:
+        return {}
+
+
 class Readers:
     """Clients of one server. Answers are decoded JSON; a refusal is REFUSED."""
 
@@ -86,7 +94,8 @@ class Readers:
         self.state = State(engine.room_context, nobody, nobody, engine.reader)
         nothing = cast(Any, _Nothing())
         lists, receipts = cast(Any, _NoLists()), cast(Any, _NoReceipts())
-        sources = SyncSources(nothing, lists, nothing, nothing, receipts, nothing)
+        unread = cast(Any, _NothingUnread())
+        sources = SyncSources(nothing, lists, nothing, nothing, receipts, nothing, unread)
         self.sync = make_sync(engine, timeline.visibility, sources)
 
     async def event(self, user: UserId, room_id: RoomId, event_id: EventId) -> dict[str, Any]:

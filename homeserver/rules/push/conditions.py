@@ -41,16 +41,17 @@ class EventFacts:
     """What conditions read: an event as clients see it, and its room as of that event.
 
     `joined` is the number of joined users. `may_notify` returns whether the sender has the power
-    for a kind of notification, such as `room`.
+    for a kind of notification, such as `room`. `shared` keeps which rules hold that everybody has.
     """
 
-    __slots__ = ("_texts", "event", "joined", "may_notify")
+    __slots__ = ("_texts", "event", "joined", "may_notify", "shared")
 
     def __init__(
         self, event: Mapping[str, Any], *, joined: int, may_notify: Callable[[str], bool]
     ) -> None:
         self.event, self.joined, self.may_notify = event, joined, may_notify
         self._texts: dict[tuple[str, ...], str | None] = {}
+        self.shared: dict[str, bool] = {}
 
     def value(self, path: tuple[str, ...]) -> Any:
         """Returns a property; a value that equals no other if there is none."""
@@ -163,7 +164,9 @@ def _property_contains(condition: Mapping[str, Any]) -> Condition | None:
 def _contains_display_name(_: Mapping[str, Any]) -> Condition:
     def holds(evaluation: Evaluation) -> bool:
         name, text = evaluation.owner.display_name, evaluation.facts.text(_BODY)
-        return bool(name) and text is not None and evaluation.matches(compile_words(name), text)
+        if not name or text is None or name.lower() not in text:
+            return False
+        return evaluation.matches(compile_words(name), text)
 
     return holds
 

@@ -41,8 +41,23 @@ _ROOM_ID: Final = "room_id"
 
 
 class _Rule(msgspec.Struct, frozen=True):
+    """A rule. `shared` is the ID of a default rule that holds for all users or for none."""
+
     conditions: tuple[Condition, ...]
     outcome: Outcome
+    shared: str = ""
+
+    def holds(self, evaluation: Evaluation) -> bool:
+        """Returns whether all conditions hold; of a shared rule, that is found once for an
+        event."""
+        if not self.shared:
+            return all(condition(evaluation) for condition in self.conditions)
+        known = evaluation.facts.shared
+        found = known.get(self.shared)
+        if found is None:
+            found = all(condition(evaluation) for condition in self.conditions)
+            known[self.shared] = found
+        return found
 
 
 class CompiledRules:
@@ -53,7 +68,7 @@ class CompiledRules:
     def __init__(self, own: OwnRules) -> None:
         rules = ruleset(own, _TEMPLATE)
         self._rules = tuple(
-            _Rule(tuple(_conditions(kind, rule)), outcome_of(rule["actions"]))
+            _Rule(tuple(_conditions(kind, rule)), outcome_of(rule["actions"]), _shared_id(rule))
             for kind, of_kind in rules.items()
             for rule in of_kind
             if rule["enabled"]
@@ -71,7 +86,7 @@ class CompiledRules:
         the rules read display names."""
         evaluation = Evaluation(facts, owner)
         for rule in self._rules:
-            if all(condition(evaluation) for condition in rule.conditions):
+            if rule.holds(evaluation):
                 return rule.outcome
         return SILENT
 
@@ -113,6 +128,14 @@ def _is_of_other_room(condition: Any, room_id: str) -> bool:
     if condition.get("key") != _ROOM_ID or not isinstance(pattern, str):
         return False
     return "*" not in pattern and "?" not in pattern and pattern.lower() != room_id
+
+
+def _shared_id(rule: Mapping[str, Any]) -> str:
+    """Returns the ID of a default rule that doesn't read its owner; "" for any other."""
+    if not rule["default"]:
+        return ""
+    values = [one.get(name) for one in rule["conditions"] for name in ("pattern", "value")]
+    return "" if _TEMPLATE in values else str(rule["rule_id"])
 
 
 def _conditions(kind: str, rule: Mapping[str, Any]) -> list[Condition]:

@@ -30,12 +30,11 @@ from homeserver.errors import (
 )
 from homeserver.rules.encryption.device_keys import check_text
 from homeserver.rules.ephemeral.receipts import FULLY_READ
-from homeserver.services.push.push_rules import PushRules
+from homeserver.services.push.push_rules import PUSH_RULES, PushRules
 from homeserver.storage.account_data import account_data as store
 from homeserver.storage.account_data.account_data import AccountData
 from homeserver.storage.database import Connection, Database
 
-PUSH_RULES = "m.push_rules"
 _SERVER_MANAGED = frozenset({FULLY_READ, PUSH_RULES})
 TAGS = "m.tag"
 DIRECT = "m.direct"
@@ -53,7 +52,7 @@ class AccountDataService:
         """Returns one item's content; 404 M_NOT_FOUND if it was never set."""
         check_text(data_type, "The type")
         if data_type == PUSH_RULES and not room_id:
-            return self._push_rules.ruleset(user_id)
+            return await self._push_rules.ruleset(user_id)
         content = await self._items.load(user_id, room_id, data_type)
         if content is None:
             raise not_found("There is no such account data")
@@ -85,11 +84,12 @@ class AccountDataService:
 
     async def between(self, user_id: UserId, *, after: int, up_to: int) -> list[AccountData]:
         """Returns the items whose last change is in a stretch of the log, for sync. With `after` 0
-        it returns all items, and also m.push_rules, which is not stored (at position 0)."""
+        it returns all items; m.push_rules, as it is now, is the first of them (at position 0)."""
         found = await self._items.load_between(user_id, after=after, up_to=up_to)
         if after <= 0:
-            rules = orjson.dumps(self._push_rules.ruleset(user_id))
-            found.insert(0, AccountData("", PUSH_RULES, rules, 0))
+            rules = orjson.dumps(await self._push_rules.ruleset(user_id))
+            others = [item for item in found if item.room_id or item.type != PUSH_RULES]
+            found = [AccountData("", PUSH_RULES, rules, 0), *others]
         return found
 
     # Tags are one item of room account data
@@ -138,8 +138,8 @@ class AccountDataService:
     # Data that moves to the successor of an upgraded room.
 
     async def carry_over(self, user_id: UserId, old: RoomId, new: RoomId) -> None:
-        """Copies the tags and the place in m.direct from a room to the room that replaces it;
-        values already set for the new room stay."""
+        """Copies the tags, the place in m.direct and the push rule from a room to the room that
+        replaces it; values already set for the new room stay."""
 
         async def work(connection: Connection) -> Sequence[Entry]:
             entries: list[Entry] = []
@@ -155,6 +155,7 @@ class AccountDataService:
         lock = self._tag_locks.setdefault(user_id, asyncio.Lock())
         async with lock:
             await self._committer.submit(Unit(work=work))
+        await self._push_rules.carry_over(user_id, old, new)
 
 
 def with_successor(direct: object, old: RoomId, new: RoomId) -> JsonObject | None:

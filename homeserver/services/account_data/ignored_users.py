@@ -8,16 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import orjson
-
 from federation.bounded_cache import BoundedCache
 from federation.events.ids import UserId
 from homeserver import limits
 from homeserver.engine.entries import AccountDataEntry, Placed
 from homeserver.engine.log.committer import Committer
+from homeserver.rules.account_data.ignored_users import IGNORED_USER_LIST, parse_ignored
 from homeserver.services.account_data.account_data import AccountDataService
-
-IGNORED_USER_LIST = "m.ignored_user_list"
 
 
 class IgnoredUsers:
@@ -53,10 +50,3 @@ class IgnoredUsers:
                 and not entry.room_id
             ):
                 self._users.put(entry.user_id, parse_ignored(entry.content))
-
-
-def parse_ignored(content: bytes) -> frozenset[str]:
-    """Returns the users that an m.ignored_user_list names; empty if the content is malformed."""
-    value = orjson.loads(content)
-    users = value.get("ignored_users") if isinstance(value, dict) else None
-    return frozenset(users) if isinstance(users, dict) else frozenset()

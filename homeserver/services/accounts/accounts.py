@@ -51,6 +51,7 @@ from homeserver.storage.database import Connection, Database
 from homeserver.storage.encryption import key_backups
 from homeserver.storage.ephemeral import receipts
 from homeserver.storage.identity import third_party_ids
+from homeserver.storage.push import push_rules
 
 AlsoStored: TypeAlias = Callable[[Connection, UserId, int], Awaitable[None]]
 """Stores what belongs to a new account, in its transaction, at a time in milliseconds."""
@@ -218,6 +219,12 @@ class Accounts:
 
         async def work(connection: Connection) -> Sequence[Entry]:
             await end_account(connection, user_id, erase=erase, token_id=requester.token_id)
+            await accounts.deactivate(connection, user_id, erase=erase, token_id=requester.token_id)
+            await profiles.delete_all(connection, user_id)
+            await key_backups.delete_all(connection, user_id)
+            if erase:
+                await account_data.delete_all(connection, user_id)
+                await push_rules.delete_all(connection, user_id)
             return ()
 
         await self._parts.removal.remove(user_id, None, first=work)

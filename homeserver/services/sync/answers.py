@@ -13,6 +13,8 @@ import orjson
 from federation.events.ids import EventId, RoomId
 from homeserver.engine.log.log_history import LogHistory
 from homeserver.engine.rooms.rooms import Rooms
+from homeserver.rules.push.threads import MAIN
+from homeserver.rules.push.unread import Count, ThreadCounts, whole_room
 from homeserver.services.sync.plans import RoomPlan, RoomSummary
 from homeserver.services.sync.rooms.timelines import SyncTimeline
 from homeserver.services.timeline.client_events import (
@@ -27,7 +29,7 @@ from homeserver.services.timeline.client_events import (
     render_state,
 )
 
-_UNREAD = b'"unread_notifications":{"highlight_count":0,"notification_count":0}'
+_COUNT = b'{"highlight_count":%d,"notification_count":%d}'
 
 
 class SyncResponse:
@@ -79,8 +81,10 @@ async def add_rooms(
     *,
     history: LogHistory,
     use_state_after: bool,
+    by_thread: bool,
 ) -> None:
-    """Fetches the events of all plans, in as few calls as possible, and adds the rooms."""
+    """Fetches the events of all plans, in as few calls as possible, and adds the rooms.
+    `by_thread`: unread notifications are counted for each thread."""
     state_ids: set[EventId] = set()
     replaced: set[EventId] = set()
     redactions: set[EventId] = set()
@@ -98,7 +102,8 @@ async def add_rooms(
         ]
         batch = b'"%b":{"events":%b}' % (state_name, json_list(events))
         timeline = _timeline(plan.timeline, viewer, extras, history)
-        answer.add_room(plan.section, plan.room_id, _room(plan, timeline, batch))
+        parts = [timeline, batch, *_beside(plan, by_thread=by_thread)]
+        answer.add_room(plan.section, plan.room_id, b"{%b}" % b",".join(parts))
 
 
 def _timeline(timeline: SyncTimeline, viewer: Viewer, extras: Extras, history: LogHistory) -> bytes:
@@ -110,14 +115,29 @@ def _timeline(timeline: SyncTimeline, viewer: Viewer, extras: Extras, history: L
     return batch + b"}"
 
 
-def _room(plan: RoomPlan, timeline: bytes, state: bytes) -> bytes:
-    parts = [timeline, state, b'"account_data":{"events":%b}' % json_list(plan.account_data)]
+def _beside(plan: RoomPlan, *, by_thread: bool) -> list[bytes]:
+    parts = [b'"account_data":{"events":%b}' % json_list(plan.account_data)]
     if plan.section == "join":
         parts.append(b'"ephemeral":{"events":%b}' % json_list(plan.ephemeral))
-        parts.append(_UNREAD)
+        parts += _unread(plan.unread, by_thread=by_thread)
         if plan.summary is not None:
             parts.append(b'"summary":%b' % orjson.dumps(_summary(plan.summary)))
-    return b"{%b}" % b",".join(parts)
+    return parts
+
+
+def _unread(counts: ThreadCounts, *, by_thread: bool) -> list[bytes]:
+    """Returns the counts of a room: of all threads, or of the main timeline and each other one."""
+    if not by_thread:
+        return [b'"unread_notifications":%b' % _count(whole_room(counts))]
+    parts = [b'"unread_notifications":%b' % _count(counts.get(MAIN, Count()))]
+    threads = [(root, _count(count)) for root, count in counts.items() if root != MAIN]
+    if threads:
+        parts.append(b'"unread_thread_notifications":%b' % json_object(threads))
+    return parts
+
+
+def _count(count: Count) -> bytes:
+    return _COUNT % (count.highlighted, count.notified)
 
 
 def _summary(summary: RoomSummary) -> dict[str, Any]:

@@ -1,4 +1,5 @@
-"""Adds the data of rooms beside their events to a sync: receipts, typing, account data.
+"""Adds the data of rooms beside their events to a sync: receipts, typing, account data, counts of
+unread notifications.
 
 Rules:
 1. For a room that is sent in full, all of it is sent; for others, only changes.
@@ -21,6 +22,7 @@ from homeserver.services.encryption.keys import Keys
 from homeserver.services.encryption.to_device import ToDevice
 from homeserver.services.ephemeral.receipts import Receipts
 from homeserver.services.ephemeral.typing import Typing, TypingToken
+from homeserver.services.push.unread_counts import UnreadCounts
 from homeserver.services.sync.ephemeral import account_data_event, receipt_events, typing_event
 from homeserver.services.sync.plans import RoomPlan, SyncContext
 from homeserver.storage.ephemeral.receipts import ReceiptRow
@@ -41,6 +43,7 @@ class SyncSources:
     account_data: AccountDataService
     receipts: Receipts
     typing: Typing
+    unread: UnreadCounts
 
 
 class SyncExtras:
@@ -51,12 +54,11 @@ class SyncExtras:
 
     async def add(self, context: SyncContext, plans: Plans, since: SyncToken | None) -> None:
         """Adds the data beside events to `plans`."""
-        wanted = context.scope.filter.room.ephemeral
-        if wanted.allows_type(event_types.RECEIPT):
-            await self._add_receipts(context, plans)
-        if wanted.allows_type(event_types.TYPING):
+        await self._add_receipts(context, plans)
+        if context.scope.filter.room.ephemeral.allows_type(event_types.TYPING):
             self._add_typing(context, plans, since)
         await self._add_account_data(context, plans)
+        await self._add_unread(context, plans)
 
     def _joined(self, context: SyncContext) -> list[RoomId]:
         wanted = context.scope.filter.room
@@ -91,11 +93,14 @@ class SyncExtras:
             for room_id, delta in context.delta.rooms.items():
                 if delta.receipts and room_id not in whole:
                     found[room_id] = delta.receipts
+        is_wanted = scope.filter.room.ephemeral.allows_type(event_types.RECEIPT)
         for room_id, receipts in found.items():
-            events = receipt_events(receipts, scope.user_id)
-            plan = self._plan(context, plans, room_id) if events else None
+            has_read = any(receipt.user_id == scope.user_id for receipt in receipts)
+            events = receipt_events(receipts, scope.user_id) if is_wanted else []
+            plan = self._plan(context, plans, room_id) if events or has_read else None
             if plan is not None and plan.section == "join":
                 plan.ephemeral.extend(events)
+                plan.is_listed |= has_read  # the reader's counts have changed
 
     def _add_typing(self, context: SyncContext, plans: Plans, since: SyncToken | None) -> None:
         typing = self._sources.typing
@@ -107,6 +112,19 @@ class SyncExtras:
             plan = self._plan(context, plans, room_id) if users is not None else None
             if plan is not None and users is not None:
                 plan.ephemeral.append(typing_event(users))
+
+    async def _add_unread(self, context: SyncContext, plans: Plans) -> None:
+        scope = context.scope
+        is_all = scope.since is None or scope.full_state
+        joined = [
+            plan
+            for plan in plans.values()
+            if plan.section == "join" and (is_all or not plan.is_empty)
+        ]
+        if joined:
+            counts = await self._sources.unread.of(scope.user_id, scope.up_to)
+            for plan in joined:
+                plan.unread = counts[plan.room_id]
 
     async def _add_account_data(self, context: SyncContext, plans: Plans) -> None:
         scope, wanted = context.scope, context.scope.filter.room.account_data

@@ -8,7 +8,8 @@ Rules:
    one begins where it ended.
 4. A `since` of another history, or beyond the log's end (after a restore), is answered as a sync
    without `since`.
-5. Counts of unread notifications are always 0: they are not computed yet. Presence is not sent.
+5. Counts of unread notifications are those of the answer's position, or newer. Presence is not
+   sent.
 
 Spec: client-server API, "Syncing".
 """
@@ -205,6 +206,7 @@ class Sync:
                 self._viewer(scope),
                 history=self._engine.committer.history,
                 use_state_after=scope.use_state_after,
+                by_thread=scope.filter.room.timeline.unread_thread_notifications,
             )
         for room_id, user_room in open_rooms:
             stripped = await stripped_state(self._engine.rooms, room_id, scope.user_id, user_room)

@@ -12,6 +12,7 @@ import msgspec
 
 from federation.events.ids import DeviceId, EventId, RoomId, UserId
 from homeserver.engine.followers.memberships import UserRoom
+from homeserver.rules.push.unread import ThreadCounts
 from homeserver.rules.sync.filters import SyncFilter
 from homeserver.services.sync.log_delta import LogDelta
 from homeserver.services.sync.rooms.timelines import NOTHING, SyncTimeline
@@ -56,7 +57,8 @@ class RoomSummary(msgspec.Struct, frozen=True):
 
 class RoomPlan(msgspec.Struct):
     """The planned content of a room. `is_full`: the client gets the room from scratch. `is_listed`:
-    the room is in the answer even if it has no content (a membership changed)."""
+    the room is in the answer even if it has no content (a membership changed, or the reader has
+    read something). `unread`: counts of unread notifications."""
 
     room_id: RoomId
     section: str
@@ -67,6 +69,7 @@ class RoomPlan(msgspec.Struct):
     is_listed: bool = False
     ephemeral: list[bytes] = []
     account_data: list[bytes] = []
+    unread: ThreadCounts = {}
 
     @property
     def is_empty(self) -> bool:

@@ -6,7 +6,7 @@ Spec: client-server API, "Client config".
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Protocol
 
 import msgspec
@@ -93,6 +93,16 @@ class AccountDataTable:
         """Returns the content of one item as JSON, or None."""
         async with self._database.connection() as connection:
             return await load(connection, user_id, room_id, data_type)
+
+    async def of_users(self, user_ids: Collection[UserId], data_type: str) -> dict[UserId, bytes]:
+        """Returns the global item of this type of those users who have one."""
+        rows = await self._database.fetch(
+            "SELECT user_id, content FROM account_data"
+            " WHERE user_id = ANY($1::text[]) AND room_id = '' AND type = $2",
+            list(user_ids),
+            data_type,
+        )
+        return {UserId(row[0]): row[1] for row in rows}
 
     async def load_between(self, user_id: UserId, *, after: int, up_to: int) -> list[AccountData]:
         """Returns a user's items whose last change has after < position <= up_to, in order."""

@@ -1,1 +1,1 @@
-"""Push: pushers."""
+"""Push: rules, unread notifications, pushers."""

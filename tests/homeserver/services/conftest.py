@@ -32,6 +32,7 @@ _TABLES = (
     "remote_edus",
     "receipts",
     "account_data",
+    "push_rules",
     "filters",
     "state_changes",
     "rooms",

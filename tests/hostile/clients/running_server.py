@@ -46,6 +46,11 @@ _PASSES = frozenset(
         "user_directory_rooms",
         "user_directory_position",
         "appservices",
+        "push_counts",
+        "push_events",
+        "push_position",
+        "push_reads",
+        "push_rooms",
     }
 )
 """Tables that change by themselves: when devices were seen, cursors, jobs, what follows the log."""

@@ -77,12 +77,16 @@ export class Person {
         return await new Person(this.server, made).start(options);
     }
 
-    async start({ encrypts = false, syncs = true, limit = 20 } = {}) {
+    async start({ encrypts = false, syncs = true, limit = 20, threads = false } = {}) {
         if (encrypts) {
             await this.client.initRustCrypto({ useIndexedDB: false });
         }
         if (syncs) {
-            await this.client.startClient({ initialSyncLimit: limit, lazyLoadMembers: true });
+            await this.client.startClient({
+                initialSyncLimit: limit,
+                lazyLoadMembers: true,
+                threadSupport: threads,
+            });
             await this.until(() => this.client.isInitialSyncComplete(), "the first sync");
         }
         return this;

@@ -264,16 +264,17 @@ async def test_an_erasure_may_be_asked_for_again(server: AccountServer) -> None:
 
 
 async def test_erasure_takes_account_data_and_filters_and_is_noted(server: AccountServer) -> None:
-    async def left(user_id: str) -> tuple[int, int, bool]:
+    async def left(user_id: str) -> tuple[int, int, int, bool]:
         async with server.database.connection() as connection:
             row = await connection.fetchrow(
                 "SELECT (SELECT count(*) FROM account_data d WHERE d.user_id = a.user_id) AS data,"
                 " (SELECT count(*) FROM filters f WHERE f.user_id = a.user_id) AS filters,"
+                " (SELECT count(*) FROM push_rules p WHERE p.user_id = a.user_id) AS rules,"
                 " erased_at IS NOT NULL AS is_erased FROM accounts a WHERE user_id = $1",
                 user_id,
             )
         assert row is not None
-        return row["data"], row["filters"], row["is_erased"]
+        return row["data"], row["filters"], row["rules"], row["is_erased"]
 
     for name, is_asked in (("carla", True), ("dora", False)):
         person = await server.register(name)
@@ -281,6 +282,7 @@ async def test_erasure_takes_account_data_and_filters_and_is_noted(server: Accou
             for table, columns, values in (
                 ("account_data", "room_id, type, content, position", "'', 't', '{}', 1"),
                 ("filters", "filter_id, content", "0, '{}'"),
+                ("push_rules", "rules", "'{}'"),
             ):
                 await connection.execute(f"DELETE FROM {table}")
                 await connection.execute(
@@ -291,7 +293,8 @@ async def test_erasure_takes_account_data_and_filters_and_is_noted(server: Accou
         body = {"auth": auth, "erase": is_asked}
         reply = await server.call("POST", "/account/deactivate", body, token=person["access_token"])
         assert reply.status == 200
-        assert await left(person["user_id"]) == ((0, 0, True) if is_asked else (1, 1, False))
+        nothing, everything = (0, 0, 0, True), (1, 1, 1, False)
+        assert await left(person["user_id"]) == (nothing if is_asked else everything)
 
 
 async def test_third_party_ids_are_an_empty_list(server: AccountServer) -> None:

@@ -9,7 +9,7 @@ import pytest
 from federation.errors import MatrixError
 from federation.events.ids import RoomId
 from homeserver import limits
-from homeserver.app.domains.account_data import make_account_data
+from homeserver.app.domains.push import make_account_data
 from homeserver.rules.sync.filters import NO_FILTER
 from homeserver.services.push.push_rules import PushRules
 from homeserver.services.sync.filters import Filters
@@ -17,10 +17,15 @@ from homeserver.storage.database import Database
 from tests.homeserver.device_world import ALICE, ANNA, ROOM, Clock, Log, Rooms, engine_of
 
 
+async def settled() -> None:
+    """No event is waiting to be evaluated."""
+
+
 class World:
     def __init__(self, database: Database) -> None:
         self.log = Log(database)
-        self.data = make_account_data(engine_of(self.log, Rooms(), Clock()), database)
+        self.rules = PushRules(database, self.log, settled)
+        self.data = make_account_data(engine_of(self.log, Rooms(), Clock()), database, self.rules)
         self.filters = Filters(database=database)
 
     async def items(self, after: int, up_to: int) -> list[tuple[str, str, Any]]:
@@ -52,7 +57,7 @@ async def test_account_data_is_set_read_and_synced(world: World) -> None:
 async def test_a_first_sync_has_the_push_rules(world: World) -> None:
     ((room_id, data_type, content),) = await world.items(0, 0)
     assert (room_id, data_type) == ("", "m.push_rules")
-    assert content == PushRules().ruleset(ALICE)
+    assert content == await world.rules.ruleset(ALICE)
     assert await world.data.get(ALICE, "", "m.push_rules") == content
 
 
@@ -124,18 +129,3 @@ async def test_filters_are_bounded(world: World, monkeypatch: pytest.MonkeyPatch
     await world.filters.create(ALICE, {"x": "2"})
     with pytest.raises(MatrixError, match="More than 2"):
         await world.filters.create(ALICE, {"x": "3"})
-
-
-def test_push_rules_are_found_by_kind_and_id() -> None:
-    rules = PushRules()
-    ids = [rule["rule_id"] for rule in rules.of_kind(ALICE, "override")]
-    assert ids[0] == ".m.rule.master"
-    assert len(ids) == len(set(ids)) == 10
-    assert rules.rule(ALICE, "override", ".m.rule.master")["enabled"] is False
-    mention = rules.rule(ALICE, "override", ".m.rule.is_user_mention")
-    assert mention["conditions"][0]["value"] == ALICE
-    assert len(rules.of_kind(ALICE, "underride")) == 5
-    with pytest.raises(MatrixError, match="M_NOT_FOUND"):
-        rules.rule(ALICE, "room", ".m.rule.master")
-    with pytest.raises(MatrixError, match="M_INVALID_PARAM"):
-        rules.of_kind(ALICE, "other")

@@ -1,0 +1,1 @@
+"""Account data that the server itself reads."""

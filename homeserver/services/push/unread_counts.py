@@ -1,0 +1,283 @@
+"""Counts unread notifications: a follower of the log.
+
+Decision: counts follow the log instead of being written with each commit, so that a send never
+waits for them. A position of the log and everything up to it are stored in one transaction: after
+`kill -9` the rest is read from the log again, so nothing is lost or counted twice. Readers wait
+until the follower has reached the position of their answer, so an event and its count are sent
+together.
+
+Rules:
+1. An event is one row, with its usual level and the users who have another one. Rows of users are
+   written for those who read or speak, and for all members of a room once it has many new events.
+2. Receipts (with or without thread, public or private) and a user's own messages move what they
+   have read, in the order of the log; never back.
+3. A user counts from their join on; who leaves has no counts.
+4. A redacted event doesn't count any more. A changed rule or list of ignored users concerns later
+   events only.
+5. While the lock is free, what is in memory and what is stored is the same.
+
+Spec: client-server API, "Receiving notifications", "Marking notifications as read".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+from federation.events import event_types
+from federation.events.ids import RoomId, ServerName, UserId, server_of
+from homeserver import limits
+from homeserver.engine.entries import (
+    AccountDataEntry,
+    EventEntry,
+    MembershipEntry,
+    Placed,
+    ReceiptEntry,
+    StateEntry,
+)
+from homeserver.engine.followers.memberships import Memberships
+from homeserver.engine.rooms.reader import Reader, event_entry
+from homeserver.engine.rooms.rooms import Rooms
+from homeserver.rules.account_data.ignored_users import IGNORED_USER_LIST
+from homeserver.rules.push.unread import WHOLE_ROOM, ReadMarks
+from homeserver.rules.rooms.head_merges import MERGE_TYPE
+from homeserver.services.push.evaluator import Evaluator, levels_of
+from homeserver.services.push.push_rules import PUSH_RULES
+from homeserver.services.push.replays import LogReplay
+from homeserver.services.push.user_states import UserCounts, UserStates
+from homeserver.storage.database import Database, DatabaseUnavailable
+from homeserver.storage.push.unread import RoomState
+
+log = logging.getLogger("freehold.push")
+
+_RULES = (PUSH_RULES, IGNORED_USER_LIST)
+
+
+@dataclass(frozen=True, slots=True)
+class CountedRooms:
+    """The rooms that counts are made from. `end` is the log's end as the follower begins."""
+
+    rooms: Rooms
+    reader: Reader
+    memberships: Memberships
+    replay: LogReplay
+    server_name: ServerName
+    end: int
+
+
+class UnreadCounts:
+    """Follows the log; entries wait in memory until `run` applies them."""
+
+    def __init__(
+        self,
+        database: Database,
+        counted: CountedRooms,
+        evaluator: Evaluator,
+        *,
+        sleep: Callable[[float], Awaitable[None]],
+    ) -> None:
+        self._states = UserStates(database)
+        self._counted, self._evaluator, self._sleep = counted, evaluator, sleep
+        self._waiting: deque[Placed] = deque()
+        self._end, self._reached, self._stored = counted.end, -1, -1
+        self._is_started, self._must_store = False, True
+        self._lock = asyncio.Lock()
+        self._wake, self._moved = asyncio.Event(), asyncio.Event()
+        self._wake.set()
+
+    # Readers
+
+    async def of(self, user_id: UserId, up_to: int) -> UserCounts:
+        """Returns a user's counts as of a position of the log, or a later one."""
+        await self._wait_until(lambda: self._reached >= up_to)
+        known = self._states.known(user_id)
+        if known is None:
+            async with self._lock:
+                if self._is_started:
+                    await self._store()
+                known = await self._states.load(user_id)
+        return known
+
+    async def settled(self) -> None:
+        """Returns once all that is in the log now is counted, and that is stored."""
+        end = self._end
+        self._must_store = True
+        self._wake.set()
+        await self._wait_until(lambda: self._stored >= end)
+
+    async def _wait_until(self, holds: Callable[[], bool]) -> None:
+        try:
+            async with asyncio.timeout(limits.PUSH_WAIT_S):
+                while not holds():
+                    await self._moved.wait()
+        except TimeoutError:
+            log.warning("notifications are behind the log: %d of %d", self._reached, self._end)
+
+    # Following the log
+
+    def on_commit(self, batch: Sequence[Placed]) -> None:
+        """Follows the log."""
+        self._waiting.extend(batch)
+        if batch:
+            self._end = batch[-1].position
+            self._wake.set()
+
+    async def run(self) -> None:
+        """Applies entries; runs under the supervisor."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            if not await self.work_once():
+                await self._sleep(limits.PUSH_RETRY_S)
+                self._wake.set()
+
+    async def work_once(self) -> bool:
+        """Applies all that waits; False if the database is away, and it has to be repeated."""
+        async with self._lock:
+            try:
+                if not self._is_started:
+                    await self._start()
+                while self._waiting or self._must_store:
+                    await self._apply_some()
+            except DatabaseUnavailable as error:
+                log.warning("notifications wait for the database: %s", error)
+                return False
+        return True
+
+    async def _start(self) -> None:
+        """Takes over what is stored, and reads the log again from there."""
+        stored = await self._states.start(self._counted.end)
+        if stored < self._counted.end:
+            replayed = await self._counted.replay.between(stored, self._counted.end)
+            self._waiting.extendleft(reversed(replayed))
+        self._is_started = True
+
+    async def _apply_some(self) -> None:
+        """Applies entries, and stores their effects. A redaction ends the stretch: what it takes
+        back depends on what is stored."""
+        for _ in range(limits.PUSH_ENTRIES_AT_ONCE):
+            if not self._waiting or self._states.writes.redacted:
+                break
+            placed = self._waiting[0]
+            await self._apply_safely(placed)
+            self._waiting.popleft()
+            self._states.writes.position = placed.position
+        if not self._waiting:
+            self._states.writes.position = self._end
+        await self._store()
+        for room_id in self._states.pending.due():
+            audience = await self._evaluator.audiences.of(room_id, self._waiting)
+            await self._states.sum_room(room_id, () if audience is None else audience.joined)
+        self._reached = self._states.writes.position
+        moved, self._moved = self._moved, asyncio.Event()
+        moved.set()
+
+    async def _store(self) -> None:
+        writes = self._states.writes
+        is_late = writes.position - self._stored >= limits.PUSH_POSITIONS
+        if writes.is_empty and not self._must_store and not is_late:
+            return
+        self._must_store = True  # until it has succeeded
+        await self._states.store()
+        self._stored, self._must_store = writes.position, False
+
+    async def _apply_safely(self, placed: Placed) -> None:
+        """Applies one entry. One that can't be evaluated, by a fault of ours, isn't counted: it
+        must not keep all others from being counted."""
+        try:
+            await self._apply(placed)
+        except DatabaseUnavailable:
+            self._forget_room(placed)
+            raise
+        except Exception:  # the log goes on
+            self._forget_room(placed)
+            log.exception("the entry at %d of the log isn't counted", placed.position)
+
+    def _forget_room(self, placed: Placed) -> None:
+        """Drops an audience that may have seen a part of an entry."""
+        if isinstance(placed.entry, EventEntry | StateEntry):
+            self._evaluator.audiences.drop(placed.entry.room_id)
+
+    async def _apply(self, placed: Placed) -> None:
+        entry = placed.entry
+        match entry:
+            case EventEntry():
+                await self._apply_event(placed, entry)
+            case StateEntry():
+                await self._apply_changes(entry, await self._place_at(entry.room_id, placed))
+            case ReceiptEntry():
+                await self._apply_receipt(entry)
+            case MembershipEntry(membership="invite"):
+                evaluated = await self._evaluator.evaluate(placed, ())
+                if evaluated is not None:
+                    self._evaluator.tell(evaluated)
+            case AccountDataEntry(room_id="", type=kind) if kind in _RULES:
+                rooms = await self._counted.memberships.rooms_of(entry.user_id)
+                await self._evaluator.audiences.changed(entry.user_id, rooms)
+                self._must_store = True  # earlier events are evaluated by the former rules
+            case _:
+                pass
+
+    async def _apply_event(self, placed: Placed, entry: EventEntry) -> None:
+        evaluated = await self._evaluator.evaluate(placed, self._waiting)
+        levels = None if evaluated is None else levels_of(evaluated, entry)
+        event, place = entry.event, entry.order[0]
+        state = None
+        if self._is_own(event.sender) and _is_message(entry):
+            thread = await self._evaluator.thread_of(event)
+            state = await self._states.read((entry.room_id, event.sender), thread, place)
+        if evaluated is not None:
+            self._evaluator.tell(evaluated)
+        await self._apply_changes(entry, place)
+        if levels is not None:
+            self._states.add(entry.room_id, levels)
+        if state is not None:
+            self._states.set((entry.room_id, event.sender), state)
+        if entry.redacts is not None:
+            self._states.redact(entry.room_id, entry.redacts)
+
+    async def _apply_changes(self, entry: EventEntry | StateEntry, place: int) -> None:
+        await self._evaluator.audiences.apply(entry)
+        for change in entry.changes:
+            kind, name = change.key
+            if kind != event_types.MEMBER or not self._is_own(name):
+                continue
+            key = (entry.room_id, UserId(name))
+            if change.membership == "join" and change.former != "join":
+                marks = ReadMarks({WHOLE_ROOM: place})
+                self._states.set(key, RoomState(marks, {}, place, {WHOLE_ROOM}, is_new=True))
+            elif change.membership != "join" and change.former == "join":
+                self._states.forget(key)
+
+    async def _apply_receipt(self, entry: ReceiptEntry) -> None:
+        room = await self._counted.rooms.get(entry.room_id) if self._is_own(entry.user_id) else None
+        if room is None:
+            return
+        placed = await self._counted.reader.place(room, entry.event_id)
+        if placed is None:
+            return
+        live_index, gap_index = event_entry(placed).order
+        place = live_index if gap_index >= 0 else live_index - 1  # fetched history comes before it
+        key = (entry.room_id, entry.user_id)
+        state = await self._states.read(key, entry.thread, place)
+        if state is not None:
+            self._states.set(key, state)
+
+    async def _place_at(self, room_id: RoomId, placed: Placed) -> int:
+        """Returns the place of the newest event of a room at an entry of its own."""
+        room = await self._counted.rooms.get(room_id)
+        return (
+            -1 if room is None else (await self._counted.reader.order_at(room, placed.position))[0]
+        )
+
+    def _is_own(self, user_id: str) -> bool:
+        return server_of(user_id) == self._counted.server_name
+
+
+def _is_message(entry: EventEntry) -> bool:
+    """Returns whether an event shows that its sender has read what is before it: not a redaction,
+    nor what their client or this server sends by itself."""
+    return not entry.event.is_state and entry.event.type not in (event_types.REDACTION, MERGE_TYPE)

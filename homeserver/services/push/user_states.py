@@ -1,0 +1,171 @@
+"""What users have read and their counts, in memory and stored.
+
+Rules:
+1. Changes are made in memory at once, and collected until `store` writes them in one transaction.
+2. The counts of a user are kept while they sync. What isn't kept is read when it is needed; whoever
+   reads it has made sure that nothing is collected, or reads what the collected changes don't
+   concern.
+
+Spec: client-server API, "Marking notifications as read".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TypeAlias
+
+from federation.bounded_cache import BoundedCache
+from federation.events.ids import EventId, RoomId, UserId
+from homeserver import limits
+from homeserver.rules.push.unread import (
+    NEVER,
+    NONE,
+    WHOLE_ROOM,
+    EventLevels,
+    ThreadCounts,
+    summed,
+    unread,
+)
+from homeserver.services.push.pending import PendingEvents
+from homeserver.storage.database import Database
+from homeserver.storage.push.unread import PushWrites, RoomState, UnreadTable
+
+UserRoom: TypeAlias = tuple[RoomId, UserId]
+
+
+class UserCounts:
+    """A user's counts in the rooms that they are in, as they are now."""
+
+    def __init__(
+        self, user_id: UserId, stored: dict[RoomId, ThreadCounts], pending: PendingEvents
+    ) -> None:
+        self._user_id, self._stored, self._pending = user_id, stored, pending
+
+    def __getitem__(self, room_id: RoomId) -> ThreadCounts:
+        """Returns the counts of a room, by thread."""
+        stored, room = self._stored.get(room_id), self._pending.room(room_id)
+        if room is None:
+            return stored or {}
+        return summed(stored or {}, room.counts(self._user_id))
+
+
+class UserStates:
+    """The states of all users in their rooms. `writes` are the changes that aren't stored yet."""
+
+    def __init__(self, database: Database) -> None:
+        self._table = UnreadTable(database)
+        self.pending = PendingEvents()
+        self.writes = PushWrites()
+        self._users: BoundedCache[UserId, dict[RoomId, ThreadCounts]] = BoundedCache(
+            limits.PUSH_USERS_CACHED
+        )
+
+    async def start(self, end: int) -> int:
+        """Takes over what is stored; returns the position up to which that is: `end`, the log's, if
+        nothing was ever stored."""
+        self.pending = PendingEvents()
+        self.pending.load(await self._table.pending())
+        stored = await self._table.position()
+        self.writes.position = end if stored is None else stored
+        return self.writes.position
+
+    def known(self, user_id: UserId) -> UserCounts | None:
+        """Returns a user's counts if they are in memory."""
+        stored = self._users.get(user_id)
+        return None if stored is None else UserCounts(user_id, stored, self.pending)
+
+    async def load(self, user_id: UserId) -> UserCounts:
+        """Returns a user's counts, read and kept. *Precondition:* all changes are stored."""
+        stored: dict[RoomId, ThreadCounts] = dict(await self._table.of_user(user_id))
+        self._users.put(user_id, stored)
+        return UserCounts(user_id, stored, self.pending)
+
+    async def store(self) -> None:
+        """Stores the changes; if that fails, they are kept."""
+        await self._table.write(self.writes)
+        self.writes = PushWrites(self.writes.position)
+
+    def add(self, room_id: RoomId, event: EventLevels) -> None:
+        """Adds an event that notifies somebody."""
+        self.writes.events.append((room_id, event))
+        if self.pending.add(room_id, event):
+            self.writes.opened.add(room_id)
+
+    def redact(self, room_id: RoomId, event_id: EventId) -> None:
+        """Takes an event back; the counts that it may have been in are read again."""
+        self.writes.redacted.append(event_id)
+        self.pending.remove(room_id, event_id)
+        for user_id in [user for user, counts in self._users.items() if room_id in counts]:
+            self._users.pop(user_id)
+
+    async def read(self, key: UserRoom, thread: str, place: int) -> RoomState | None:
+        """Returns the state of a user who has read a thread ("" for all) up to a place; None if it
+        is as before. Nothing is changed yet."""
+        room_id, user_id = key
+        state = self.writes.states.get(key)
+        if state is None:
+            state = await self._table.state_of(room_id, user_id)
+        marks = state.marks.copy()
+        if not marks.move(thread, place):
+            return None
+        room = self.pending.room(room_id)
+        counts = dict(summed(state.counts, {} if room is None else room.counts(user_id)))
+        if thread in state.counts or (thread == WHOLE_ROOM and state.counts):
+            stored = await self._table.count(room_id, user_id, marks, thread)
+            unstored = [one for of_room, one in self.writes.events if of_room == room_id]
+            left = summed(stored, unread(unstored, user_id, marks, after=NEVER))
+        elif room is not None:
+            after = room.counted_to.get(user_id, NEVER)
+            left = unread(room.events, user_id, marks, after=after)
+        else:
+            left = {}
+        for one in counts:
+            if thread in (WHOLE_ROOM, one):
+                counts[one] = left.get(one, NONE)
+        counted_to = max(place, NEVER if room is None else room.last, state.counted_to)
+        moved = {*state.moved, thread}
+        return RoomState(
+            marks,
+            summed(counts),
+            counted_to,
+            moved,
+            had_counts=state.had_counts,
+            is_new=state.is_new,
+        )
+
+    def set(self, key: UserRoom, state: RoomState) -> None:
+        """Replaces the state of a user in a room."""
+        room_id, user_id = key
+        if key in self.writes.gone:
+            state.is_new = True
+            self.writes.gone.discard(key)
+        self.writes.states[key] = state
+        room, cached = self.pending.room(room_id), self._users.get(user_id)
+        if room is not None:
+            room.counted_to[user_id] = state.counted_to
+        if cached is not None:
+            cached[room_id] = state.counts
+
+    def forget(self, key: UserRoom) -> None:
+        """Drops the state of a user who has left a room."""
+        room_id, user_id = key
+        self.writes.states.pop(key, None)
+        self.writes.gone.add(key)
+        room, cached = self.pending.room(room_id), self._users.get(user_id)
+        if room is not None:
+            room.counted_to.pop(user_id, None)
+        if cached is not None:
+            cached.pop(room_id, None)
+
+    async def sum_room(self, room_id: RoomId, members: Iterable[UserId]) -> None:
+        """Adds the events of a room to the counts of its members. *Precondition:* all changes are
+        stored."""
+        room = self.pending.room(room_id)
+        assert room is not None, "it has events"
+        total = room.sum_for(room_id, members)
+        await self._table.write(PushWrites(self.writes.position, sums=[total]))
+        self.pending.pop(room_id)
+        for user_id, counts in total.added:
+            cached = self._users.get(user_id)
+            if cached is not None:
+                cached[room_id] = summed(cached.get(room_id, {}), counts)
