@@ -45,3 +45,7 @@ class LocalMedia(Protocol):
     async def open(self, media_id: str, wait_ms: int) -> ServedMedia:
         """Returns media; waits so long for an upload that isn't there yet. Raises MatrixError: 404
         M_NOT_FOUND, also for what nobody is served; 504 M_NOT_YET_UPLOADED."""
+
+    async def open_thumbnail(self, media_id: str, wish: ThumbnailWish, wait_ms: int) -> ServedMedia:
+        """Returns a thumbnail of media. Raises MatrixError as `open` does; and 400 for what can't
+        have one or a size that none has, 413 M_TOO_LARGE, 429 M_LIMIT_EXCEEDED."""

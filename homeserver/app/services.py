@@ -115,7 +115,7 @@ def make_services(
         directory=rooms.directory,
         arrivals=outbound.arrivals,
         invites=RemoteInvites(database, people, engine.memberships, limiter),
-        media=MediaForServers(media.downloads, engine.context.name),
+        media=MediaForServers(media.downloads, media.views.thumbnails, engine.context.name),
     )
     identity = make_identity(
         engine.context, database, proofs, identity_servers, passwords, accounts.removal

@@ -16,7 +16,12 @@ from homeserver.api.media.serving import serve
 from homeserver.api.media.uris import mxc_of
 from homeserver.errors import invalid_param, missing_param
 from homeserver.rules.accounts.rate_limits import Limit
-from homeserver.rules.media.serving import SAFETY, cache_control, content_disposition
+from homeserver.rules.media.serving import (
+    SAFETY,
+    cache_control,
+    content_disposition,
+    thumbnail_name,
+)
 from homeserver.rules.media.thumbnail_sizes import Method, Size
 from homeserver.services.media.downloads import Downloads, content_of
 from homeserver.services.media.thumbnails import Thumbnails
@@ -70,7 +75,9 @@ class ThumbnailsApi:
             content_type=content_type,
             headers={
                 **SAFETY,
-                "Content-Disposition": content_disposition(content_type, _name(content_type)),
+                "Content-Disposition": content_disposition(
+                    content_type, thumbnail_name(content_type)
+                ),
                 "Cache-Control": cache_control(needs_token=item.needs_token),
             },
         )
@@ -94,7 +101,3 @@ def _size(query: Query) -> Size:
             raise missing_param(f"{name} is missing")
         sides.append(query.integer(name, 0, least=1, most=limits.THUMBNAIL_SIDE))
     return Size(*sides)
-
-
-def _name(content_type: str) -> str:
-    return "thumbnail." + content_type.removeprefix("image/").replace("jpeg", "jpg")

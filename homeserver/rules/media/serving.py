@@ -98,6 +98,11 @@ def content_disposition(content_type: str, file_name: str | None) -> str:
     return f"{kind}; filename*=UTF-8''{encoded}"
 
 
+def thumbnail_name(content_type: str) -> str:
+    """Returns the file name of a thumbnail."""
+    return "thumbnail." + content_type.removeprefix("image/").replace("jpeg", "jpg")
+
+
 def cache_control(*, needs_token: bool) -> str:
     """Returns the header's value."""
     who = "private" if needs_token else "public"

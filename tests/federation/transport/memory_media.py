@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 
 from federation.errors import MatrixError
-from federation.media_ports import ServedMedia
+from federation.media_ports import ServedMedia, ThumbnailWish
 from federation.transport.media.media_answers import MediaDescription
 
 PIECE = 1_000
@@ -18,11 +18,13 @@ async def pieces_of(content: bytes) -> AsyncGenerator[bytes, None]:
 
 
 class MemoryMedia:
-    """LocalMedia: contents by media ID. `asked` has each ID with its time to wait."""
+    """LocalMedia: contents by media ID, each its own thumbnail. `asked` has each ID with its time
+    to wait, `wishes` the thumbnails."""
 
     def __init__(self) -> None:
         self.contents: dict[str, bytes] = {}
         self.asked: list[tuple[str, int]] = []
+        self.wishes: list[ThumbnailWish] = []
         self.content_type, self.disposition = "image/png", 'inline; filename="a.png"'
 
     async def open(self, media_id: str, wait_ms: int) -> ServedMedia:
@@ -32,6 +34,10 @@ class MemoryMedia:
             raise MatrixError(404, "M_NOT_FOUND", "There are no such media")
         pieces = pieces_of(content)
         return ServedMedia(self.content_type, self.disposition, len(content), pieces)
+
+    async def open_thumbnail(self, media_id: str, wish: ThumbnailWish, wait_ms: int) -> ServedMedia:
+        self.wishes.append(wish)
+        return await self.open(media_id, wait_ms)
 
 
 class KeptMedia:

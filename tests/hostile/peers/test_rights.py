@@ -199,6 +199,7 @@ BAD_PARTS = ("", "%00", "%FF", "%ED%A0%80", "!", "$", "@", "x" * 300, "%2F", "!x
         ("GET", f"{V1}/query/profile?user_id={{}}&field={{}}"),
         ("GET", f"{V1}/query/directory?room_alias={{}}"),
         ("GET", f"{V1}/media/download/{{}}?timeout_ms={{}}"),
+        ("GET", f"{V1}/media/thumbnail/{{}}?width={{}}&height={{}}"),
         ("PUT", f"{V1}/send/{{}}"),
         ("GET", "/_matrix/key/v2/query/{}?minimum_valid_until_ts={}"),
         ("POST", "/_matrix/key/v2/query"),

@@ -16,6 +16,7 @@ from tests.interop.synapse.shared_media import (
     download,
     picture,
     reserve,
+    size_of,
     upload,
     upload_to,
 )
@@ -61,6 +62,15 @@ def parsed_name(disposition: str) -> str | None:
     message = Message()
     message["Content-Disposition"] = disposition
     return message.get_filename()
+
+
+async def test_a_picture_of_the_other_server_has_a_thumbnail(two: Two) -> None:
+    sender, reader = two
+    place = await upload(sender, picture(320, 240), "image/png", "picture.png")
+    wanted = {"width": "96", "height": "96", "method": "crop"}
+    made = await download(reader, place, "thumbnail", **wanted)
+    assert (made.status, size_of(made.content)) == (200, (96, 96)), made.error
+    assert made.headers["Content-Type"].startswith("image/")
 
 
 @pytest.mark.parametrize("size", [1, 65_536, 5_000_000])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import secrets
 from functools import partial
+from types import MappingProxyType
 
 from aiohttp import web
 
@@ -16,12 +17,14 @@ from federation.limits import (
     MEDIA_SERVED_WAIT_MS_DEFAULT,
     MEDIA_SERVED_WAIT_MS_MAX,
 )
-from federation.media_ports import LocalMedia
+from federation.media_ports import LocalMedia, ThumbnailWish
 from federation.ports import Clock
 from federation.transport.routes.authentication import PeerRequest
 from federation.transport.routes.endpoints import Endpoints, Route
 from federation.transport.routes.media.media_sender import MediaSender
 
+_METHODS = frozenset({"crop", "scale"})
+_FLAGS = MappingProxyType({None: None, "true": True, "false": False})
 _V1 = "/_matrix/federation/v1/media"
 
 
@@ -40,12 +43,34 @@ class MediaRoutes:
                 f"{_V1}/download/{{mediaId}}",
                 endpoints.answered("media_download", self.download),
             ),
+            (
+                "GET",
+                f"{_V1}/thumbnail/{{mediaId}}",
+                endpoints.answered("media_thumbnail", self.thumbnail),
+            ),
         ]
 
     async def download(self, peer: PeerRequest, http: web.BaseRequest) -> web.StreamResponse:
         """GET /media/download/{mediaId}."""
         find = partial(self._media.open, peer.params["mediaId"], _wait_ms(peer))
         return await self._sender.send(http, find)
+
+    async def thumbnail(self, peer: PeerRequest, http: web.BaseRequest) -> web.StreamResponse:
+        """GET /media/thumbnail/{mediaId}."""
+        media_id, wish = peer.params["mediaId"], _wish(peer)
+        find = partial(self._media.open_thumbnail, media_id, wish, _wait_ms(peer))
+        return await self._sender.send(http, find)
+
+
+def _wish(peer: PeerRequest) -> ThumbnailWish:
+    method = peer.first("method") or "scale"
+    if method not in _METHODS:
+        raise MatrixError(400, "M_INVALID_PARAM", "method is neither crop nor scale")
+    animated = peer.first("animated")
+    if animated not in _FLAGS:
+        raise MatrixError(400, "M_INVALID_PARAM", "animated is neither true nor false")
+    width, height = (_count(peer.required(name), name) for name in ("width", "height"))
+    return ThumbnailWish(width, height, method, animated=_FLAGS[animated])
 
 
 def _wait_ms(peer: PeerRequest) -> int:

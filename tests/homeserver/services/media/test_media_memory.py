@@ -24,6 +24,7 @@ from homeserver.storage.media.media import Description
 from tests.federation.transport.loopback import loopback
 from tests.federation.transport.media.test_media_memory import GROWTH_MAX, PIECE, resident_bytes
 from tests.homeserver.media_world import ALICE, ELSEWHERE, HERE, MediaWorld
+from tests.homeserver.view_world import MANY, Views
 
 
 class Memory:
@@ -66,10 +67,12 @@ async def test_media_of_any_size_take_little_memory_on_both_sides(
     size = count * len(PIECE)
     world = MediaWorld(database, tmp_path / "far", settings=MediaSettings(upload_bytes=size))
     contents = Contents(LocalBlobs(tmp_path / "near"), database, world.clock)
+    views = Views(world, MANY)
     described = Description("video/mp4", "large.mp4")
     async with loopback() as net:
         far, near = await net.peer(HERE), await net.peer(ELSEWHERE)
-        far.media.open = MediaForServers(world.downloads, HERE).open  # type: ignore[method-assign]
+        served = MediaForServers(world.downloads, views.thumbnails, HERE)
+        far.media.open = served.open  # type: ignore[method-assign]
         cache = RemoteMediaCache(
             database,
             contents,
@@ -88,3 +91,4 @@ async def test_media_of_any_size_take_little_memory_on_both_sides(
                 read += len(piece)
         assert read == content_of(item).size == size
     contents.close()
+    await views.sandbox.close()

@@ -10,10 +10,12 @@ from federation.limits import (
     MEDIA_SERVED_WAIT_MS_DEFAULT,
     MEDIA_SERVED_WAIT_MS_MAX,
 )
+from federation.media_ports import ThumbnailWish
 from federation.transport.requests.client import FederationError, ServerRequest
 from tests.federation.transport.loopback import Peer, loopback
 
 DOWNLOAD = "/_matrix/federation/v1/media/download/"
+THUMBNAIL = "/_matrix/federation/v1/media/thumbnail/"
 
 
 async def status(peer: Peer, target: str) -> int:
@@ -58,3 +60,32 @@ async def test_the_wait_for_an_upload_is_bounded(query: str, wait_ms: int | None
         expected = 400 if wait_ms is None else 404
         assert await status(a, f"{DOWNLOAD}abc{query}") == expected
         assert b.media.asked == ([] if wait_ms is None else [("abc", wait_ms)])
+
+
+@pytest.mark.parametrize(
+    ("query", "wish"),
+    [
+        ("width=32&height=16", ThumbnailWish(32, 16)),
+        ("width=32&height=16&method=crop", ThumbnailWish(32, 16, "crop")),
+        ("width=1&height=1&animated=true", ThumbnailWish(1, 1, animated=True)),
+        ("width=1&height=1&animated=false", ThumbnailWish(1, 1, animated=False)),
+        ("width=32", None),
+        ("height=16", None),
+        ("width=-1&height=16", None),
+        ("width=1.5&height=16", None),
+        ("width=x&height=16", None),
+        ("width=32&height=16&method=stretch", None),
+        ("width=32&height=16&animated=1", None),
+        ("width=32&height=16&timeout_ms=x", None),
+    ],
+)
+async def test_a_thumbnail_has_a_size_and_a_form(query: str, wish: ThumbnailWish | None) -> None:
+    async with loopback() as net:
+        a, b = await net.peer("a.test"), await net.peer("b.test")
+        b.media.contents["abc"] = b"small"
+        if wish is None:
+            assert await status(a, f"{THUMBNAIL}abc?{query}") == 400
+        else:
+            request = ServerRequest(b.name, "GET", f"{THUMBNAIL}abc?{query}")
+            assert b"\r\n\r\nsmall\r\n--" in await a.client.request_bytes(request)
+        assert b.media.wishes == ([] if wish is None else [wish])
