@@ -79,6 +79,9 @@ MEDIA_UPLOAD_BYTES_DEFAULT = 100 * 1024 * 1024
 MEDIA_FETCH_BYTES_DEFAULT = 100 * 1024 * 1024
 """`media.remote_bytes` by default: the largest media of another server that are fetched."""
 
+MEDIA_REMOTE_THUMBNAIL_BYTES = 5 * 1024 * 1024
+"""A thumbnail that another server makes: one of 800 by 600 has a fifth of it at most."""
+
 MEDIA_REFUSED_S = 300.0
 """How long media of another server that are missing there, too large or broken aren't asked for
 again."""

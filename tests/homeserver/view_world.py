@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
+from federation.transport.media.media_fetcher import MediaFetcher
 from homeserver.media.job_orders import MODULES
 from homeserver.media.sandbox import Sandbox
 from homeserver.media.sandbox_orders import SandboxBounds
 from homeserver.media.turns import TurnBounds, Turns
 from homeserver.rules.media.mxc import Mxc
 from homeserver.rules.media.thumbnail_sizes import Method, Size, all_sizes
+from homeserver.services.media.remote.remote_thumbnails import RemoteThumbnails
 from homeserver.services.media.thumbnails import Thumbnail, Thumbnails
 from tests.homeserver.media_world import HERE, MediaWorld, whole
 
@@ -28,9 +30,11 @@ class CountedSandbox(Sandbox):
 
 
 class Views:
-    """Thumbnails of a world's media."""
+    """Thumbnails of a world's media; `fetcher` asks other servers for theirs."""
 
-    def __init__(self, world: MediaWorld, bounds: TurnBounds) -> None:
+    def __init__(
+        self, world: MediaWorld, bounds: TurnBounds, fetcher: MediaFetcher | None = None
+    ) -> None:
         self.world = world
         self.sandbox = CountedSandbox(SandboxBounds(MODULES), Turns(bounds))
         self.thumbnails = Thumbnails(
@@ -38,6 +42,7 @@ class Views:
             world.contents,
             world.downloads,
             self.sandbox,
+            remote=RemoteThumbnails(world.contents, cast(MediaFetcher, fetcher), world.clock),
             server_name=HERE,
             sizes=all_sizes(()),
             clock=world.clock,

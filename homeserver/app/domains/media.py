@@ -27,7 +27,8 @@ from homeserver.services.accounts.rate_limits import RateLimiter
 from homeserver.services.media.arrivals import ContentArrivals
 from homeserver.services.media.contents import Contents
 from homeserver.services.media.downloads import Downloads
-from homeserver.services.media.remote_media import RemoteMediaCache
+from homeserver.services.media.remote.remote_media import RemoteMediaCache
+from homeserver.services.media.remote.remote_thumbnails import RemoteThumbnails
 from homeserver.services.media.retention import Retention
 from homeserver.services.media.stores import open_store
 from homeserver.services.media.thumbnails import Thumbnails
@@ -96,7 +97,9 @@ def make_media(
         retention=Retention(
             database, contents, context.name, config.media.retention, context.clock
         ),
-        views=_make_views(context, database, config, downloads, contents, limiter=limiter),
+        views=_make_views(
+            context, database, config, downloads, contents, fetcher=fetcher, limiter=limiter
+        ),
     )
 
 
@@ -107,6 +110,7 @@ def _make_views(
     downloads: Downloads,
     contents: Contents,
     *,
+    fetcher: MediaFetcher,
     limiter: RateLimiter,
 ) -> MediaViews:
     web = _make_web_client(config, context.clock)
@@ -122,6 +126,7 @@ def _make_views(
             contents,
             downloads,
             sandbox,
+            remote=RemoteThumbnails(contents, fetcher, context.clock),
             server_name=context.name,
             sizes=settings.all_sizes(),
             clock=context.clock,

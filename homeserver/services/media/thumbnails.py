@@ -3,10 +3,11 @@
 Rules:
 1. Only what its sender calls a picture of one of `THUMBNAILED_TYPES` is looked into. All else is
    opaque, encrypted media first of all: they are `application/octet-stream`.
-2. A thumbnail belongs to a content and one of a few shapes. Requests for the same at one time are
+2. Of what else of another server may be a picture, that one is asked for a thumbnail.
+3. A thumbnail belongs to a content and one of a few shapes. Requests for the same at one time are
    one piece of work. A content that failed isn't tried again for `SANDBOX_FAILURE_S`, in
    whatever shape.
-3. A thumbnail whose content the store has lost is made again.
+4. A thumbnail whose content the store has lost is made again.
 
 Spec: client-server API, "Thumbnails" and the security considerations of the content repository.
 """
@@ -32,6 +33,7 @@ from homeserver.rules.media.thumbnail_sizes import Method, Shape, Size, choose_s
 from homeserver.services.accounts.rate_limits import limit_exceeded
 from homeserver.services.media.contents import Contents
 from homeserver.services.media.downloads import Downloads, content_of
+from homeserver.services.media.remote.remote_thumbnails import RemoteThumbnails
 from homeserver.services.media.shared_work import SharedWork
 from homeserver.storage.database import Database
 from homeserver.storage.media.blob_store import BlobContent, BlobMissing, Digest
@@ -63,12 +65,14 @@ class Thumbnails:
         downloads: Downloads,
         sandbox: Sandbox,
         *,
+        remote: RemoteThumbnails,
         server_name: ServerName,
         sizes: Sequence[Size],
         clock: Clock,
     ) -> None:
         self._rows = ThumbnailTable(database)
         self._contents, self._downloads, self._sandbox = contents, downloads, sandbox
+        self._remote = remote
         self._server_name, self._sizes = server_name, sizes
         self._under_way: SharedWork[ThumbnailKey, StoredThumbnail] = SharedWork()
         self._failures: ExpiringCache[tuple[Digest, bool], JobRefusal] = ExpiringCache(
@@ -85,10 +89,11 @@ class Thumbnails:
         """Returns the thumbnail of a complete item, made if there is none. Raises 400 M_UNKNOWN for
         what can't have one, 413 or 502 M_TOO_LARGE, 429 M_LIMIT_EXCEEDED, 503, or what reading
         the item raises."""
-        if item.content_type.partition(";")[0].strip().lower() not in THUMBNAILED_TYPES:
+        is_ours = _is_looked_into(item)
+        if not is_ours and not self._is_elsewhere(item):
             raise _no_thumbnail()
         content = content_of(item)
-        if content.size > limits.THUMBNAIL_SOURCE_BYTES:
+        if is_ours and content.size > limits.THUMBNAIL_SOURCE_BYTES:
             raise self._too_large(item)
         key = ThumbnailKey(content.sha256, shape, is_animated)
         if (stored := await self._rows.load(key)) is not None:
@@ -135,6 +140,10 @@ class Thumbnails:
     async def _make_now(
         self, item: MediaItem, key: ThumbnailKey, timeout_ms: int
     ) -> StoredThumbnail:
+        if not _is_looked_into(item):
+            fetched = await self._remote.fetch(item, key)
+            await self._rows.keep(key, fetched)
+            return fetched
         size = key.shape.size
         order = ThumbnailOrder(key.shape.method, size.width, size.height, key.is_animated)
         source = content_of(item)
@@ -163,11 +172,19 @@ class Thumbnails:
             async for piece in pieces:
                 yield piece
 
+    def _is_elsewhere(self, item: MediaItem) -> bool:
+        """Returns whether another server may make the thumbnail."""
+        return item.mxc.origin != self._server_name and self._remote.may_have(item)
+
     def _too_large(self, item: MediaItem) -> MatrixError:
         """Returns the specification's refusals of local and of remote content."""
         if item.mxc.origin == self._server_name:
             return too_large("Content is too large to thumbnail")
         return MatrixError(502, "M_TOO_LARGE", "Content is too large to thumbnail")
+
+
+def _is_looked_into(item: MediaItem) -> bool:
+    return item.content_type.partition(";")[0].strip().lower() in THUMBNAILED_TYPES
 
 
 def _no_thumbnail() -> MatrixError:

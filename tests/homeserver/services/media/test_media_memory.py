@@ -15,7 +15,7 @@ import pytest
 from homeserver.config_media import MediaSettings
 from homeserver.services.media.contents import Contents
 from homeserver.services.media.downloads import content_of
-from homeserver.services.media.remote_media import RemoteMediaCache
+from homeserver.services.media.remote.remote_media import RemoteMediaCache
 from homeserver.services.media.served_media import MediaForServers
 from homeserver.services.media.uploads import Upload
 from homeserver.storage.database import Database

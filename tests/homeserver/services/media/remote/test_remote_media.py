@@ -19,7 +19,7 @@ from homeserver import limits
 from homeserver.config_media import MediaSettings
 from homeserver.rules.media.mxc import Mxc
 from homeserver.services.media.downloads import Downloads, content_of
-from homeserver.services.media.remote_media import RemoteMediaCache
+from homeserver.services.media.remote.remote_media import RemoteMediaCache
 from homeserver.storage.database import Database
 from homeserver.storage.media.blob_store import BlobStoreUnavailable
 from homeserver.storage.media.quarantine import QuarantineTable

@@ -1,0 +1,1 @@
+"""Media of other servers, and thumbnails that they make."""
