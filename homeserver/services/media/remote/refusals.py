@@ -18,7 +18,7 @@ from homeserver import limits
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class MediaRefusal:
     """What a client is told."""
 
     status: int
@@ -33,13 +33,13 @@ class Refusal:
         return MatrixError(self.status, self.errcode, self.text, extra=extra)
 
 
-_MISSING = Refusal(404, "M_NOT_FOUND", "There is no such media", is_lasting=True)
-_TOO_LARGE = Refusal(502, "M_TOO_LARGE", "The media are too large", is_lasting=True)
-_NOT_YET = Refusal(504, "M_NOT_YET_UPLOADED", "The content hasn't been uploaded yet")
-_INVALID = Refusal(502, "M_UNKNOWN", "The other server's answer isn't media", is_lasting=True)
-_SLOW = Refusal(504, "M_UNKNOWN", "The other server didn't answer in time")
-_AWAY = Refusal(502, "M_UNKNOWN", "The other server could not be asked")
-BUSY = Refusal(
+_MISSING = MediaRefusal(404, "M_NOT_FOUND", "There is no such media", is_lasting=True)
+_TOO_LARGE = MediaRefusal(502, "M_TOO_LARGE", "The media are too large", is_lasting=True)
+_NOT_YET = MediaRefusal(504, "M_NOT_YET_UPLOADED", "The content hasn't been uploaded yet")
+_INVALID = MediaRefusal(502, "M_UNKNOWN", "The other server's answer isn't media", is_lasting=True)
+_SLOW = MediaRefusal(504, "M_UNKNOWN", "The other server didn't answer in time")
+_AWAY = MediaRefusal(502, "M_UNKNOWN", "The other server could not be asked")
+BUSY = MediaRefusal(
     429,
     "M_LIMIT_EXCEEDED",
     "Too many requests to other servers",
@@ -47,7 +47,7 @@ BUSY = Refusal(
 )
 
 
-def refusal_of(error: FederationError) -> Refusal:
+def refusal_of(error: FederationError) -> MediaRefusal:
     """Returns what to tell of a failed fetch."""
     match error.kind:
         case FailureKind.STATUS:
@@ -64,7 +64,7 @@ def refusal_of(error: FederationError) -> Refusal:
             return _AWAY
 
 
-def _refusal_of_status(status: int, errcode: str) -> Refusal:
+def _refusal_of_status(status: int, errcode: str) -> MediaRefusal:
     if errcode == "M_NOT_YET_UPLOADED":
         return _NOT_YET
     if errcode == "M_TOO_LARGE":

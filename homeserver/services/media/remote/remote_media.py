@@ -29,7 +29,7 @@ from homeserver.errors import not_found
 from homeserver.rules.media.mxc import Mxc
 from homeserver.services.media.contents import Contents
 from homeserver.services.media.remote.receiver import StoredMedia
-from homeserver.services.media.remote.refusals import BUSY, Refusal, refusal_of
+from homeserver.services.media.remote.refusals import BUSY, MediaRefusal, refusal_of
 from homeserver.storage.database import Database
 from homeserver.storage.media.media import MediaItem, MediaTable
 
@@ -51,7 +51,7 @@ class RemoteMediaCache:
         self._media, self._contents, self._fetcher = MediaTable(database), contents, fetcher
         self._settings, self._clock = settings, clock
         self._flights: dict[Mxc, asyncio.Future[MediaItem | Exception]] = {}
-        self._refused: ExpiringCache[Mxc, Refusal] = ExpiringCache(
+        self._refused: ExpiringCache[Mxc, MediaRefusal] = ExpiringCache(
             limits.MEDIA_REFUSALS_REMEMBERED, limits.MEDIA_REFUSED_S, clock.monotonic_s
         )
 

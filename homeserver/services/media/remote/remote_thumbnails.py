@@ -23,7 +23,7 @@ from federation.transport.requests.client import FederationError
 from homeserver import limits
 from homeserver.services.media.contents import Contents
 from homeserver.services.media.remote.receiver import StoredMedia
-from homeserver.services.media.remote.refusals import Refusal, refusal_of
+from homeserver.services.media.remote.refusals import MediaRefusal, refusal_of
 from homeserver.storage.media.media import MediaItem
 from homeserver.storage.media.thumbnails import StoredThumbnail, ThumbnailKey
 
@@ -31,7 +31,7 @@ _log = logging.getLogger(__name__)
 
 _PICTURED = ("image/", "video/", "application/pdf")
 _TYPES = frozenset({"image/jpeg", "image/png", "image/apng", "image/gif", "image/webp"})
-_NONE = Refusal(
+_NONE = MediaRefusal(
     400, "M_UNKNOWN", "Cannot generate thumbnails for the requested content", is_lasting=True
 )
 
@@ -41,7 +41,7 @@ class RemoteThumbnails:
 
     def __init__(self, contents: Contents, fetcher: MediaFetcher, clock: Clock) -> None:
         self._contents, self._fetcher = contents, fetcher
-        self._refused: ExpiringCache[ThumbnailKey, Refusal] = ExpiringCache(
+        self._refused: ExpiringCache[ThumbnailKey, MediaRefusal] = ExpiringCache(
             limits.MEDIA_REFUSALS_REMEMBERED, limits.MEDIA_REFUSED_S, clock.monotonic_s
         )
 
@@ -70,7 +70,7 @@ class RemoteThumbnails:
                 raise self._refuse(key, _NONE)
             return StoredThumbnail(content_type, await writer.keep())
 
-    def _refuse(self, key: ThumbnailKey, refusal: Refusal) -> MatrixError:
+    def _refuse(self, key: ThumbnailKey, refusal: MediaRefusal) -> MatrixError:
         if refusal.is_lasting:
             self._refused.put(key, refusal)
         return refusal.error()
@@ -82,7 +82,7 @@ def _wish(key: ThumbnailKey) -> ThumbnailWish:
     return ThumbnailWish(width, height, shape.method.value, animated=key.is_animated)
 
 
-def _refusal_of(error: FederationError) -> Refusal:
+def _refusal_of(error: FederationError) -> MediaRefusal:
     """Returns what to tell; media that are there and have no thumbnail aren't missing."""
     refusal = refusal_of(error)
     is_none = refusal.is_lasting and refusal.errcode != "M_TOO_LARGE"
