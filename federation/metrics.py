@@ -64,6 +64,10 @@ class FederationMetrics(Protocol):
     ) -> LabelledCounter[Literal["signed", "refused", "failed"]]: ...
 
     @property
+    def federation_media_fetches(self) -> LabelledCounter[str]:
+        """By `fetched` or the kind of failure."""
+
+    @property
     def federation_pdus_sent(self) -> LabelledCounter[()]: ...
 
     @property

@@ -222,6 +222,13 @@ class ServerMetrics:
             "request `failed`",
             "result",
         )
+        self.federation_media_fetches = BoundedCounter(
+            registry,
+            "federation_media_fetches",
+            "Media and thumbnails that were asked of other servers: `fetched`, or the kind of "
+            "failure",
+            "result",
+        )
         self.federation_pdus_sent = BoundedCounter(
             registry, "federation_pdus_sent", "Events sent to other servers, once for each server"
         )

@@ -31,6 +31,7 @@ from federation.limits import (
     QUOTED_ID_CHARACTERS_MAX,
 )
 from federation.media_ports import ThumbnailWish
+from federation.metrics import FederationMetrics
 from federation.transport.media.media_answers import (
     MediaAnswer,
     MediaInvalid,
@@ -82,8 +83,15 @@ class MediaFetcher:
     """Fetches. `client` has the turns and the back-off of media, `backoffs` is that of everything
     else."""
 
-    def __init__(self, client: FederationClient, backoffs: Backoffs, lookup: Lookup) -> None:
+    def __init__(
+        self,
+        client: FederationClient,
+        backoffs: Backoffs,
+        lookup: Lookup,
+        metrics: FederationMetrics,
+    ) -> None:
         self._client, self._backoffs, self._lookup = client, backoffs, lookup
+        self._metrics = metrics
         backoffs.on_recovered(client.backoffs.succeeded)
 
     def backoff_s(self, server: ServerName) -> float:
@@ -94,6 +102,14 @@ class MediaFetcher:
         """Fetches media into the receiver, which has all of them when this returns. Raises
         FederationError (TOO_LARGE, BAD_MEDIA and others), and what the receiver does; then the
         receiver may have a part."""
+        try:
+            await self._fetch(wanted, receiver)
+        except FederationError as error:
+            self._metrics.federation_media_fetches.inc(error.kind.value)
+            raise
+        self._metrics.federation_media_fetches.inc("fetched")
+
+    async def _fetch(self, wanted: WantedMedia, receiver: MediaReceiver) -> None:
         if self._backoffs.wait_s(wanted.server) > 0:
             state = self._backoffs.of(wanted.server)
             detail = state.last_error if state is not None else ""

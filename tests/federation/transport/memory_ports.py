@@ -121,6 +121,7 @@ class CountingMetrics:
         self.federation_gap_events = counting("federation_gap_events")
         self.federation_states_on_anothers_word = counting("federation_states_on_anothers_word")
         self.federation_policy_requests = counting("federation_policy_requests")
+        self.federation_media_fetches = counting("federation_media_fetches")
         self.federation_pdus_sent = counting("federation_pdus_sent")
         self.federation_edus_sent = counting("federation_edus_sent")
         self.federation_passed_over = counting("federation_passed_over")

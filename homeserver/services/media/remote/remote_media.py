@@ -3,7 +3,8 @@
 Rules:
 1. Requests for the same URI at one time are one fetch, which goes on if one of them ends.
 2. A content is stored before anybody is served from it: its hash and size are known then, a slow
-   reader holds up nobody, and what breaks off or is too large is refused as a whole.
+   reader holds up nobody, and what breaks off or is too large is refused as a whole. The first byte
+   comes later for it: of 10 MB from the same machine after 0.14 s instead of 0.01 s.
 3. What another server says of the type and the name is made fit to be stored first.
 4. What it refuses, what is too large and what isn't media is refused for `MEDIA_REFUSED_S` without
    asking again. That is in memory: a restart costs one request for each.

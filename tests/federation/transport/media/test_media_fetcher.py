@@ -92,6 +92,7 @@ async def test_media_are_fetched_by_the_signed_endpoint() -> None:
         kept = await fetched(a, wanted("b.test", wait_ms=1_500))
         assert (kept.described, kept.content) == ([PNG], b.media.contents["abc"])
         assert b.media.asked == [("abc", 1_500)]
+        assert a.metrics.counts["federation_media_fetches"] == 1
 
 
 async def test_missing_media_are_missing_and_the_old_endpoint_is_not_asked() -> None:
@@ -100,6 +101,7 @@ async def test_missing_media_are_missing_and_the_old_endpoint_is_not_asked() -> 
         b.lies[OLD] = old = Scripted(b"x")
         error = await failed(a, wanted("b.test"))
         assert (error.status, error.errcode) == (404, "M_NOT_FOUND")
+        assert a.metrics.counts["federation_media_fetches"] == 1
         assert not old.asked
         b.lies[DOWNLOAD] = Scripted(b'{"errcode":"M_UNRECOGNIZED","error":"?"}', 400)
         assert (await failed(a, wanted("b.test"))).status == 400
