@@ -32,6 +32,7 @@ from homeserver.config_media import MediaSettings, media_problems
 from homeserver.config_values import convert_table, override
 from homeserver.rules.accounts.terms import Policy, policy_problems
 from homeserver.rules.identity.email_settings import EmailSettings, email_problems
+from homeserver.rules.sso.providers import SsoProvider, provider_problems
 
 
 class ConfigInvalid(Exception):
@@ -172,6 +173,14 @@ class IdentitySettings(msgspec.Struct, frozen=True, kw_only=True):
     servers: tuple[str, ...] = ()
 
 
+class SsoSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """`[sso]`: the providers of single sign-on, and addresses of clients that a browser may be sent
+    to, with a token that logs in, without asking the user first."""
+
+    trusted_redirects: tuple[str, ...] = ()
+    providers: tuple[SsoProvider, ...] = ()
+
+
 class MetricsSettings(msgspec.Struct, frozen=True, kw_only=True):
     """`[metrics]`: `address` (host:port) serves Prometheus' text at `/metrics`, if given."""
 
@@ -206,6 +215,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     metrics: MetricsSettings = MetricsSettings()
     email: EmailSettings = EmailSettings()
     identity: IdentitySettings = IdentitySettings()
+    sso: SsoSettings = SsoSettings()
     terms: tuple[Policy, ...] = ()
     appservices: AppServiceSettings = AppServiceSettings()
 
@@ -284,6 +294,7 @@ def _value_problems(config: Config) -> list[str]:
         *_rate_problems(config),
         *email_problems(config.email, config.public_baseurl, config.registration.email),
         *policy_problems(config.terms),
+        *provider_problems(config.sso.providers, config.public_baseurl),
     ]
 
 

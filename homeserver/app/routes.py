@@ -17,6 +17,7 @@ from homeserver.app.domains.rooms import room_routes
 from homeserver.app.domains.sync import sync_routes
 from homeserver.app.domains.timeline import timeline_routes
 from homeserver.app.services import Services
+from homeserver.app.sign_on import sso_routes
 from homeserver.config import Config
 from homeserver.web.pages import Pages
 
@@ -41,6 +42,7 @@ def make_routes(services: Services, config: Config) -> list[Route]:
         [
             server_info_routes(config),
             *account_routes(services.accounts, services.identity.proofs, config, pages),
+            *sso_routes(services.sign_on, services.accounts, config, pages),
             *identity_routes(
                 services.identity, services.accounts.accounts, services.accounts.uia, pages
             ),

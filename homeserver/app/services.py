@@ -29,6 +29,7 @@ from homeserver.app.domains.rooms import (
 from homeserver.app.domains.sync import make_sync
 from homeserver.app.domains.timeline import TimelineServices, make_timeline
 from homeserver.app.engine import Engine
+from homeserver.app.sign_on import make_sign_on
 from homeserver.config import Config
 from homeserver.outbound.identity_servers import IdentityServers
 from homeserver.services.account_data.account_data import AccountDataService
@@ -45,6 +46,7 @@ from homeserver.services.rooms.joining.third_party_invites import (
     ThirdPartyInviting,
 )
 from homeserver.services.rooms.membership import MemberDirectory
+from homeserver.services.sso.sign_on import SignOn
 from homeserver.services.sync.extras import SyncSources
 from homeserver.services.sync.filters import Filters
 from homeserver.services.sync.loop import Sync
@@ -73,6 +75,7 @@ class Services:
     media: MediaServices
     identity: IdentityServices
     inviting: ThirdPartyInviting
+    sign_on: SignOn
 
 
 def make_services(
@@ -138,6 +141,7 @@ def make_services(
         media=media,
         identity=identity,
         inviting=_inviting(engine, outbound, rooms, people, identity_servers, limiter),
+        sign_on=make_sign_on(engine.context, database, config, outside.trusted, accounts),
     )
 
 

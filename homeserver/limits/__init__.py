@@ -21,5 +21,6 @@ from homeserver.limits.processes import *
 from homeserver.limits.push import *
 from homeserver.limits.pushers import *
 from homeserver.limits.rooms import *
+from homeserver.limits.sso import *
 from homeserver.limits.storage import *
 from homeserver.limits.sync import *

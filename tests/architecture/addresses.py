@@ -64,6 +64,12 @@ COVERS: Mapping[str, Sequence[str]] = {
         "homeserver/app/domains/admin.py",
         "homeserver/services/admin/moderation.py",
     ],
+    "tests/homeserver/api/sso/test_sso.py": [
+        "homeserver/app/sign_on.py",
+        "homeserver/outbound/sso/cas.py",
+        "homeserver/services/sso/sso_stage.py",
+        "homeserver/storage/sso/sso_users.py",
+    ],
     "tests/homeserver/api/identity/test_bindings.py": [
         "homeserver/services/identity/bindings.py",
         "homeserver/storage/identity/third_party_bindings.py",

@@ -121,6 +121,7 @@ LIBRARY_HOMES: Mapping[str, tuple[str, ...]] = {
     "click": ("lab", "e2ee.cli", "homeserver.cli", "homeserver.tools"),
     "argon2": ("homeserver.services",),
     "aiosmtplib": ("homeserver.outbound",),
+    "joserfc": ("homeserver.outbound",),
     "jinja2": ("homeserver.outbound", "homeserver.web"),
     "obstore": ("homeserver.storage.media",),
     "PIL": ("homeserver.media.thumbnail_job",),

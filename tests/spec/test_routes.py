@@ -15,6 +15,9 @@ BESIDE_THE_SPEC = {
     # older clients leave the trailing slash out here too
     ("GET", "/_matrix/client/v3/pushrules"),
     ("GET", "/_matrix/client/v3/pushrules/global"),
+    # pages, which the text describes ("Fallback" of interactive authentication)
+    ("GET", "/_matrix/client/v3/auth/{}/fallback/web"),
+    ("POST", "/_matrix/client/v3/auth/{}/fallback/web"),
 }
 
 

@@ -5,7 +5,7 @@ Spec: client-server API, "Login", "Logout".
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -74,8 +74,9 @@ class LoginsApi:
         find_user: Callable[[Mapping[str, Any]], Awaitable[UserId | None]],
         *,
         public_baseurl: str,
+        providers: Sequence[Mapping[str, str]] = (),
     ) -> None:
-        self._logins, self._find_user = logins, find_user
+        self._logins, self._find_user, self._providers = logins, find_user, providers
         self._public_baseurl = public_baseurl
 
     def routes(self) -> list[Route]:
@@ -93,7 +94,7 @@ class LoginsApi:
 
     async def flows(self, _request: Request) -> JsonObject:
         """GET /login"""
-        return {"flows": login_flows()}
+        return {"flows": login_flows(self._providers)}
 
     async def log_in(self, request: Request) -> JsonObject:
         """POST /login"""

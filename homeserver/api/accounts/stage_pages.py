@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 from federation.errors import MatrixError
 from federation.events.canonical_json import JsonObject
@@ -29,6 +29,7 @@ from homeserver.rules.accounts.login_flows import (
     PASSWORD,
     RECAPTCHA,
     REGISTRATION_TOKEN,
+    SSO,
     TERMS,
     Session,
 )
@@ -45,6 +46,7 @@ _TITLES = {
     TERMS: "Terms of this server",
     RECAPTCHA: "One more check",
     EMAIL_IDENTITY: "Confirm your e-mail address",
+    SSO: "Confirm with single sign-on",
 }
 _TEMPLATES = {
     DUMMY: "stage_dummy",
@@ -53,6 +55,7 @@ _TEMPLATES = {
     TERMS: "stage_terms",
     RECAPTCHA: "stage_captcha",
     EMAIL_IDENTITY: "stage_email",
+    SSO: "stage_sso",
 }
 
 
@@ -83,6 +86,8 @@ class StageParts:
     validations: EmailValidations
     policies: Sequence[Policy] = ()
     captcha: CaptchaPage | None = None
+    sso_links: Sequence[tuple[str, str]] = ()
+    """Names of providers of single sign-on, and where their log-ins begin."""
 
 
 class StagePagesApi:
@@ -165,6 +170,7 @@ class StagePagesApi:
             "user_id": session.user_id,
             "policies": self._parts.policies,
             "captcha": captcha,
+            "links": self._sso_links(session) if stage == SSO else (),
             "error": None,
             "sid": None,
             **more,
@@ -172,6 +178,10 @@ class StagePagesApi:
         return self._parts.pages.render(
             _TEMPLATES[stage], script_sources=captcha.origins() if captcha else (), **values
         )
+
+    def _sso_links(self, session: Session) -> list[tuple[str, str]]:
+        query = urlencode({"session": session.session_id})
+        return [(name, f"{link}?{query}") for name, link in self._parts.sso_links]
 
     def _done(self) -> Response:
         return html_response(

@@ -30,6 +30,8 @@ _BEFORE_V1_1 = {_V3: "/_matrix/client/r0", "/_matrix/media/v3": "/_matrix/media/
 
 SINCE_V1_1 = frozenset(
     {
+        "GET /login/sso/redirect",
+        "GET /login/sso/redirect/{idpId}",
         "DELETE /profile/{userId}/{keyName}",
         "POST /refresh",
         "POST /rooms/{roomId}/report",

@@ -16,10 +16,11 @@ from homeserver.api.accounts.profiles import ProfilesApi
 from homeserver.api.accounts.sessions import SessionsApi
 from homeserver.api.accounts.stage_pages import StagePagesApi, StageParts
 from homeserver.api.http.routes import Route
+from homeserver.api.sso.sso import CONFIRM
 from homeserver.app.domains.identity import ProofServices
 from homeserver.app.engine import Engine
 from homeserver.config import Config
-from homeserver.rules.accounts.login_flows import registration_flows
+from homeserver.rules.accounts.login_flows import PASSWORD, SSO, registration_flows
 from homeserver.rules.appservices.registrations import AppService
 from homeserver.services.accounts.accounts import AccountParts, Accounts
 from homeserver.services.accounts.device_removal import DeviceRemoval, OnDevicesDeleted
@@ -33,7 +34,7 @@ from homeserver.services.accounts.sessions.login_tokens import LoginTokens
 from homeserver.services.accounts.sessions.openid import OpenId
 from homeserver.services.accounts.sessions.refreshes import Refreshes
 from homeserver.services.accounts.tokens import Tokens, configured_lifetimes
-from homeserver.services.accounts.uia import StageChecks, Uia
+from homeserver.services.accounts.uia import PASSWORD_FLOW, StageChecks, Uia
 from homeserver.storage.database import Database
 from homeserver.web.pages import Pages
 
@@ -107,6 +108,7 @@ def make_accounts(
         proofs.identifiers.find,
         proofs.stages,
         proofs.stage_params,
+        ((PASSWORD,), (SSO,)) if config.sso.providers else PASSWORD_FLOW,
     )
     parts = LoginParts(clock, random_bytes, passwords, tokens, limiter, removal, login_tokens)
     return AccountServices(
@@ -148,10 +150,21 @@ def account_routes(
             guests=registration.guests,
         ).routes(),
         LoginsApi(
-            services.logins, proofs.identifiers.find, public_baseurl=config.public_baseurl
+            services.logins,
+            proofs.identifiers.find,
+            public_baseurl=config.public_baseurl,
+            providers=[one.listed() for one in config.sso.providers],
         ).routes(),
         LoginPageApi(pages).routes(),
-        StagePagesApi(StageParts(services.uia, pages, proofs.validations, config.terms)).routes(),
+        StagePagesApi(
+            StageParts(
+                services.uia,
+                pages,
+                proofs.validations,
+                config.terms,
+                sso_links=[(one.name, f"{CONFIRM}/{one.id}") for one in config.sso.providers],
+            )
+        ).routes(),
         SessionsApi(services.refreshes, services.login_tokens, services.uia).routes(),
         OpenIdApi(services.openid).routes(),
         DevicesApi(services.devices, services.uia).routes(),

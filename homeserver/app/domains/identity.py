@@ -14,7 +14,7 @@ from homeserver.app.context import ServerContext
 from homeserver.config import Config
 from homeserver.outbound.identity_servers import IdentityServers
 from homeserver.outbound.mail.sender import MailSender
-from homeserver.rules.accounts.login_flows import EMAIL_IDENTITY, TERMS
+from homeserver.rules.accounts.login_flows import EMAIL_IDENTITY, SSO, TERMS
 from homeserver.rules.accounts.terms import terms_params
 from homeserver.services.accounts.accounts import Accounts
 from homeserver.services.accounts.device_removal import DeviceRemoval
@@ -31,6 +31,7 @@ from homeserver.services.identity.validations import (
     ValidationParts,
     ValidationSettings,
 )
+from homeserver.services.sso.sso_stage import check_sso_stage
 from homeserver.storage.database import Database
 from homeserver.web.pages import Pages
 
@@ -74,7 +75,11 @@ def make_proofs(
     return ProofServices(
         Identifiers(database, context.name),
         validations,
-        {EMAIL_IDENTITY: validations.prove_stage, TERMS: TermsStage(config.terms).check},
+        {
+            EMAIL_IDENTITY: validations.prove_stage,
+            TERMS: TermsStage(config.terms).check,
+            SSO: check_sso_stage,
+        },
         {TERMS: terms_params(config.terms)},
     )
 

@@ -21,21 +21,28 @@ _ANY_NETWORK = ("0.0.0.0/0", "::/0")
 
 @dataclass(frozen=True, slots=True)
 class OutsideClients:
-    """The sender of e-mail, if there is one, and the client for web servers that users name."""
+    """The sender of e-mail, if there is one, and the clients for web servers that users name, and
+    for those of the configuration."""
 
     mail: MailSender | None
     named: WebClient
+    trusted: WebClient
 
     async def close(self) -> None:
         """Closes all connections."""
         await self.named.close()
+        await self.trusted.close()
 
 
 def make_outside(config: Config, context: ServerContext, run_once: RunOnce) -> OutsideClients:
     """Creates the clients. Users may name servers at private addresses where other homeservers may
     be there. Raises as `make_mail`."""
     networks = _ANY_NETWORK if config.federation.allow_private_addresses else ()
-    return OutsideClients(make_mail(config, context, run_once), _client(config, context, networks))
+    return OutsideClients(
+        make_mail(config, context, run_once),
+        _client(config, context, networks),
+        _client(config, context, _ANY_NETWORK),
+    )
 
 
 def _client(config: Config, context: ServerContext, networks: Sequence[str]) -> WebClient:

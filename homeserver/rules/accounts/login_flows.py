@@ -24,6 +24,7 @@ REGISTRATION_TOKEN: Final = "m.login.registration_token"
 EMAIL_IDENTITY: Final = "m.login.email.identity"
 RECAPTCHA: Final = "m.login.recaptcha"
 TERMS: Final = "m.login.terms"
+SSO: Final = "m.login.sso"
 APPSERVICE: Final = "m.login.application_service"
 
 Flow: TypeAlias = tuple[str, ...]
@@ -91,6 +92,13 @@ def claimed_user(auth: Mapping[str, Any]) -> str | None:
     return user if isinstance(user, str) else None
 
 
-def login_flows() -> Sequence[Mapping[str, Any]]:
-    """Returns the flows of GET /login."""
-    return ({"type": PASSWORD}, {"type": TOKEN, "get_login_token": True}, {"type": APPSERVICE})
+def login_flows(providers: Sequence[Mapping[str, str]] = ()) -> Sequence[Mapping[str, Any]]:
+    """Returns the flows of GET /login; `providers` are those of single sign-on."""
+    flows: list[Mapping[str, Any]] = [
+        {"type": PASSWORD},
+        {"type": TOKEN, "get_login_token": True},
+        {"type": APPSERVICE},
+    ]
+    if providers:
+        flows.insert(1, {"type": SSO, "identity_providers": list(providers)})
+    return tuple(flows)

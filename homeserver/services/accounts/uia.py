@@ -116,13 +116,15 @@ StageCheck: TypeAlias = Callable[[Session, JsonObject], Awaitable[str | None]]
 @dataclass(frozen=True, slots=True)
 class StageChecks:
     """Checks of the stages that ask for a proof. `find_user` returns the user that an `auth` object
-    names; `others` are further stages, `params` what clients are told of a stage."""
+    names; `others` are further stages, `params` what clients are told of a stage;
+    `account_flows` stands for `PASSWORD_FLOW`."""
 
     is_password_right: Callable[[UserId, str], Awaitable[bool]]
     is_token_usable: Callable[[str], Awaitable[bool]]
     find_user: Callable[[Mapping[str, Any]], Awaitable[UserId | None]]
     others: Mapping[str, StageCheck] = field(default_factory=dict)
     params: Mapping[str, JsonObject] = field(default_factory=dict)
+    account_flows: Sequence[Flow] = PASSWORD_FLOW
 
 
 class Uia:
@@ -187,7 +189,7 @@ class Uia:
         auth, user_id = request.auth, request.user_id
         session = self._find(auth or {}, request.operation, user_id)
         if session is None:
-            session = self._begin(request.operation, user_id, tuple(request.flows))
+            session = self._begin(request.operation, user_id, self._flows(request))
             if auth is None or auth.get("session") is not None:
                 raise AuthenticationNeeded(self._told(session))
         if auth is not None and auth.get("type") is not None:
@@ -196,6 +198,10 @@ class Uia:
         if not session.is_done():
             raise AuthenticationNeeded(self._told(session))
         return session
+
+    def _flows(self, request: Guarded) -> tuple[Flow, ...]:
+        is_default = request.flows is PASSWORD_FLOW
+        return tuple(self._checks.account_flows if is_default else request.flows)
 
     def _told(self, session: Session) -> dict[str, Any]:
         return session.body(self._checks.params)

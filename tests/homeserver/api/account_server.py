@@ -29,6 +29,7 @@ from homeserver.app.domains.identity import identity_routes, make_identity, make
 from homeserver.app.domains.outside import make_outside
 from homeserver.app.engine import Engine, make_engine
 from homeserver.app.routes import server_info_routes
+from homeserver.app.sign_on import make_sign_on, sso_routes
 from homeserver.clock import SystemClock
 from homeserver.config import Config, Listener
 from homeserver.engine.entries import DeviceListEntry, Entry
@@ -66,6 +67,7 @@ _EMPTY = "; ".join(
         "third_party_ids",
         "validations",
         "third_party_bindings",
+        "sso_users",
     )
 )
 """Tests of accounts share one database, which is much quicker than one for each."""
@@ -186,8 +188,7 @@ async def account_server(
     async with database.connection() as connection:
         await connection.execute(_EMPTY)
     clock, metrics = SystemClock(), ServerMetrics()
-    key = SigningKey.generate(os.urandom(32), "1")
-    context = ServerContext(SERVER, key, clock, metrics, os.urandom)
+    context = ServerContext(SERVER, _new_key(), clock, metrics, os.urandom)
     engine = await make_engine(context, PostgresStore(database), policies=NoPolicyServer())
     supervisor = Supervisor(clock, metrics)
     supervisor.spawn("committer", engine.committer.run)
@@ -211,9 +212,11 @@ async def account_server(
     supervisor.spawn("accounts", admin.watch.run)
     server = AccountServer("", database, engine, services, metrics, session, watched, supervisor)
     pages = Pages(SERVER)
+    sign_on = make_sign_on(context, database, config, outside.trusted, services)
     parts = [
         *account_routes(services, proofs, config, pages),
         *identity_routes(identity, services.accounts, services.uia, pages),
+        *sso_routes(sign_on, services, config, pages),
         *admin_routes(admin, config),
         server_info_routes(config),
         routes(),
@@ -241,6 +244,10 @@ async def account_server(
         await engine.committer.disconnect()
         services.passwords.close()
         await database.close()
+
+
+def _new_key() -> SigningKey:
+    return SigningKey.generate(os.urandom(32), "1")
 
 
 def open_config(**more: Any) -> Config:

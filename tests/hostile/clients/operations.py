@@ -74,6 +74,7 @@ PARAMETERS = {
     "mediaId": "bWVkaWE",
     "fileName": "file.png",
     "authType": "m.login.password",
+    "idpId": "oidc",
     "appserviceId": "irc",
     "protocol": "irc",
 }
@@ -265,6 +266,10 @@ QUERIES: dict[str, dict[str, str]] = {
     "GET /keys/changes": {"from": "", "to": ""},
     "GET /_matrix/federation/v1/openid/userinfo": {"access_token": "x"},
     "GET /register/available": {"username": "x"},
+    "GET /login/sso/redirect": {"redirectUrl": "https://app.example/", "action": "login"},
+    "GET /login/sso/redirect/{idpId}": {"redirectUrl": "https://app.example/"},
+    "GET /freehold/sso/callback": {"state": "s", "code": "c", "ticket": "t", "error": "e"},
+    "GET /freehold/sso/confirm/{idpId}": {"session": "s"},
     "GET /freehold/validate_email": {"sid": "s", "token": "t"},
     "GET /auth/{authType}/fallback/web": {"session": "s"},
     "GET /_matrix/static/client/login/": {
@@ -316,6 +321,10 @@ PAGES = frozenset(
         "GET /auth/{authType}/fallback/web",
         "POST /auth/{authType}/fallback/web",
         "GET /_matrix/static/client/login/",
+        "GET /login/sso/redirect",
+        "GET /login/sso/redirect/{idpId}",
+        "GET /freehold/sso/callback",
+        "GET /freehold/sso/confirm/{idpId}",
     }
 )
 """Operations that answer browsers: with pages."""

@@ -33,6 +33,11 @@ from homeserver.process import raise_file_limit
 from tests.faults.servers import until
 
 SERVER = "here.example"
+SSO_PROVIDER = {"id": "oidc", "name": "O", "kind": "oidc", "url": "http://127.0.0.1:1"} | {
+    "client_id": "c",
+    "client_secret": "s",
+}
+"""One that nobody reaches."""
 V3 = "/_matrix/client/v3"
 _PASSES = frozenset(
     {
@@ -224,6 +229,7 @@ async def running(
             },
             "rate_limits": {"enabled": False},
             "public_baseurl": "https://here.example",
+            "sso": {"providers": [SSO_PROVIDER]},
             "email": {"host": "127.0.0.1", "port": free_port(), "tls": "none", "sender": "a@b"},
             "passwords": {"iterations": 1, "memory_kib": 32},
             **more,

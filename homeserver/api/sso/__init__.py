@@ -1,0 +1,1 @@
+"""Endpoints of single sign-on, for browsers."""

@@ -1,0 +1,1 @@
+"""Providers of single sign-on, as clients of theirs."""

@@ -1,0 +1,1 @@
+"""Single sign-on: providers, and the users that they name."""

@@ -1,0 +1,1 @@
+"""The table of users that providers of single sign-on know."""
