@@ -21,6 +21,8 @@ ARGS ?=
 COVERED := tests/federation/events tests/federation/graph
 # The homeserver that ours federates with; its tests make `.venv-synapse` on first use.
 SYNAPSE := tests/interop/synapse
+# The bridge that runs beside ours; its tests make `.venv-bridges` on first use.
+BRIDGES := tests/interop/appservices
 
 .DEFAULT_GOAL := help
 .PHONY: help environment lab test check coverage addresses long bench format lock clean
@@ -74,6 +76,8 @@ lock:
 		--group dev pyproject.toml -o requirements-dev.lock --upgrade
 	uv pip compile --universal --generate-hashes --python-version 3.11 --no-header \
 		$(SYNAPSE)/requirements.in -o $(SYNAPSE)/requirements.lock --upgrade
+	uv pip compile --universal --generate-hashes --python-version 3.11 --no-header \
+		$(BRIDGES)/requirements.in -o $(BRIDGES)/requirements.lock --upgrade
 
 clean:
-	rm -rf .venv .venv-synapse .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf .venv .venv-synapse .venv-bridges .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

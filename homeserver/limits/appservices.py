@@ -75,3 +75,6 @@ APPSERVICE_DATABASE_S = 5.0
 APPSERVICE_POSITIONS = 1_000
 """Positions of the log after which the position is stored though nothing concerned the service: a
 start goes through those again."""
+
+NETWORK_ROOMS = 10_000
+"""Rooms that one application service publishes in its networks' directories."""

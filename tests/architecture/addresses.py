@@ -140,6 +140,10 @@ COVERS: Mapping[str, Sequence[str]] = {
         "homeserver/app/domains/appservices.py",
         "homeserver/storage/appservices/deliveries.py",
     ],
+    "tests/homeserver/services/appservices/test_network_directory.py": [
+        "homeserver/api/appservices/network_directory.py",
+        "homeserver/storage/rooms/network_rooms.py",
+    ],
     "tests/homeserver/services/appservices/test_log_reader.py": [
         "homeserver/storage/appservices/log_windows.py",
     ],

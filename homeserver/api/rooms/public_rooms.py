@@ -17,7 +17,7 @@ from homeserver.api.http.routes import Auth, Route, v3
 from homeserver.errors import invalid_param, not_found
 from homeserver.rules.accounts.rate_limits import Limit
 from homeserver.rules.rooms.public_rooms import Search
-from homeserver.services.rooms.public_rooms import PublicRooms
+from homeserver.services.rooms.public_rooms import OWN, Networks, PublicRooms
 
 
 class _Asked(msgspec.Struct, frozen=True):
@@ -54,10 +54,17 @@ class PublicRoomsApi:
         asked = convert(await request.json_or_empty(), _Asked)
         if asked.limit is not None and asked.limit < 0:
             raise invalid_param("limit must be at least 0")
-        return await self._page(request, asked.filter or Search(), asked.limit, asked.since)
+        networks = Networks(asked.third_party_instance_id, bool(asked.include_all_networks))
+        search = asked.filter or Search()
+        return await self._page(request, search, asked.limit, asked.since, networks)
 
     async def _page(
-        self, request: Request, search: Search, limit: int | None, since: str | None
+        self,
+        request: Request,
+        search: Search,
+        limit: int | None,
+        since: str | None,
+        networks: Networks = OWN,
     ) -> JsonObject:
         if request.query.get("server") not in (None, "", self._server_name):
             raise not_found("The directories of other servers can't be asked from here")
@@ -69,4 +76,4 @@ class PublicRoomsApi:
             raise invalid_param("since is not a token of this directory")
         most = limits.PUBLISHED_ROOMS_PER_PAGE
         page = most if not limit else min(limit, most)
-        return await self._rooms.page(search, start=int(since or 0), limit=page)
+        return await self._rooms.page(search, start=int(since or 0), limit=page, networks=networks)

@@ -9,6 +9,7 @@ from functools import partial
 
 from federation.events.ids import ServerName, UserId
 from federation.ports import Clock
+from homeserver.api.appservices.network_directory import NetworkDirectoryApi
 from homeserver.api.appservices.pings import PingsApi
 from homeserver.api.appservices.third_party import ThirdPartyApi
 from homeserver.api.http.routes import Route
@@ -21,6 +22,7 @@ from homeserver.services.appservices.deliveries import Deliveries
 from homeserver.services.appservices.delivery import DeliveryParts
 from homeserver.services.appservices.identity_assertion import IdentityAssertion
 from homeserver.services.appservices.log_reader import LogReader
+from homeserver.services.appservices.network_directory import NetworkDirectory
 from homeserver.services.appservices.pings import AppServicePings
 from homeserver.services.appservices.queries import AppServiceQueries
 from homeserver.services.appservices.registrations import Registrations
@@ -62,6 +64,7 @@ class AppServiceServices:
     deliveries: Deliveries
     pings: AppServicePings
     third_parties: ThirdParties
+    network_directory: NetworkDirectory
 
 
 @asynccontextmanager
@@ -115,9 +118,14 @@ def make_appservices(
         deliveries,
         AppServicePings(registry.client, clock, deliveries.reached),
         ThirdParties(registry.registrations, registry.client),
+        NetworkDirectory(database, engine.rooms, clock),
     )
 
 
 def appservice_routes(services: AppServiceServices) -> list[Sequence[Route]]:
     """Returns the endpoints."""
-    return [PingsApi(services.pings).routes(), ThirdPartyApi(services.third_parties).routes()]
+    return [
+        PingsApi(services.pings).routes(),
+        ThirdPartyApi(services.third_parties).routes(),
+        NetworkDirectoryApi(services.network_directory).routes(),
+    ]

@@ -1,9 +1,14 @@
-"""The published room directory of this server, in pages.
+"""The published room directory of this server, and those of application services' networks, in
+pages.
 
-Spec: client-server API, "Published room directory".
+Spec: client-server API, "Published room directory"; application service API, "Published room
+directories".
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import RoomId
@@ -12,6 +17,18 @@ from homeserver.engine.rooms.rooms import Room, Rooms
 from homeserver.rules.rooms.public_rooms import NEEDED, Search, describe, matches, order
 from homeserver.storage.database import Database
 from homeserver.storage.rooms.directory import DirectoryTable
+from homeserver.storage.rooms.network_rooms import NetworkRoomTable
+
+
+class Networks(NamedTuple):
+    """The directories that are asked: the server's own; with `instance_id` that of one network
+    instead; with `all_of_them` those of all networks, too."""
+
+    instance_id: str | None = None
+    all_of_them: bool = False
+
+
+OWN = Networks()
 
 
 class PublicRooms:
@@ -19,13 +36,15 @@ class PublicRooms:
 
     def __init__(self, database: Database, rooms: Rooms) -> None:
         self._directory, self._rooms = DirectoryTable(database), rooms
+        self._networks = NetworkRoomTable(database)
 
-    async def page(self, search: Search, *, start: int, limit: int) -> JsonObject:
+    async def page(
+        self, search: Search, *, start: int, limit: int, networks: Networks = OWN
+    ) -> JsonObject:
         """Returns up to `limit` rooms that a search finds, from the `start`th on: `chunk`,
         `next_batch`, `prev_batch` and the total."""
-        found = sorted(
-            (entry for entry in await self._entries() if matches(entry, search)), key=order
-        )
+        entries = await self._entries(await self._published(networks))
+        found = sorted((entry for entry in entries if matches(entry, search)), key=order)
         answer: JsonObject = {
             "chunk": found[start : start + limit],
             "total_room_count_estimate": len(found),
@@ -36,8 +55,16 @@ class PublicRooms:
             answer["prev_batch"] = str(max(0, start - limit))
         return answer
 
-    async def _entries(self) -> list[JsonObject]:
-        published = await self._directory.load_published(limits.PUBLISHED_ROOMS_LISTED)
+    async def _published(self, networks: Networks) -> list[RoomId]:
+        most = limits.PUBLISHED_ROOMS_LISTED
+        if networks.instance_id is not None:
+            return await self._networks.load(networks.instance_id, most)
+        published = await self._directory.load_published(most)
+        if networks.all_of_them:
+            published += await self._networks.load_all(most)
+        return list(dict.fromkeys(published))
+
+    async def _entries(self, published: Sequence[RoomId]) -> list[JsonObject]:
         entries: list[JsonObject] = []
         for at in range(0, len(published), limits.PUBLISHED_ROOMS_LOADED):
             part = published[at : at + limits.PUBLISHED_ROOMS_LOADED]

@@ -76,10 +76,12 @@ PARAMETERS = {
     "authType": "m.login.password",
     "idpId": "oidc",
     "appserviceId": "irc",
+    "networkId": "irc",
     "protocol": "irc",
 }
 
 BODIES: dict[str, dict[str, Any]] = {
+    "PUT /directory/list/appservice/{networkId}/{roomId}": {"visibility": "private"},
     "POST /appservice/{appserviceId}/ping": {"transaction_id": "t"},
     "POST /register": {"username": "{fresh}", "password": "p", "auth": {"type": "m.login.dummy"}},
     **{

@@ -8,7 +8,7 @@ from federation.events.ids import ServerName
 from homeserver import limits
 from homeserver.api.rooms.public_rooms import PublicRoomsApi
 from homeserver.rules.rooms.public_rooms import Search
-from homeserver.services.rooms.public_rooms import PublicRooms
+from homeserver.services.rooms.public_rooms import OWN, Networks, PublicRooms
 from tests.homeserver.api.handlers import GUEST, NotedService, Reply, serving
 
 MOST = limits.PUBLISHED_ROOMS_PER_PAGE
@@ -34,6 +34,11 @@ class Endpoints:
             return await caller.call("POST", f"/publicRooms{query}", body)
 
 
+def asked(start: int, limit: int, networks: Networks = OWN) -> dict[str, object]:
+    """What the service is asked for beside the search."""
+    return {"start": start, "limit": limit, "networks": networks}
+
+
 @pytest.mark.parametrize(
     ("query", "start", "limit"),
     [
@@ -51,7 +56,7 @@ async def test_anyone_reads_the_list(query: str, start: int, limit: int) -> None
     """Page by page; no limit, or zero, is the largest page."""
     endpoints = Endpoints()
     assert await endpoints.get(query) == (200, PAGE)
-    assert endpoints.service.only == ("page", (Search(),), {"start": start, "limit": limit})
+    assert endpoints.service.only == ("page", (Search(),), asked(start, limit))
 
 
 @pytest.mark.parametrize(
@@ -79,7 +84,14 @@ async def test_a_search_says_what_it_wants(
     """Guests may search too; more than a page isn't given at once."""
     endpoints = Endpoints()
     assert await endpoints.search(body) == (200, PAGE)
-    assert endpoints.service.only == ("page", (search,), {"start": start, "limit": limit})
+    networks = Networks(None, bool((body or {}).get("include_all_networks")))
+    assert endpoints.service.only == ("page", (search,), asked(start, limit, networks))
+
+
+async def test_the_directory_of_a_network_is_asked_for_by_its_id() -> None:
+    endpoints = Endpoints()
+    await endpoints.search({"third_party_instance_id": "irc|net"})
+    assert endpoints.service.only.options["networks"] == Networks("irc|net")
 
 
 @pytest.mark.parametrize("since", ["x", "-1", "1.5", "\u0661", f"{LAST_TOKEN}0", " 1"])
