@@ -23,7 +23,7 @@ from asyncio.subprocess import Process
 from collections.abc import AsyncIterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -40,6 +40,10 @@ from homeserver.media.turns import Turns
 
 _log = logging.getLogger(__name__)
 _ROOT = str(Path(__file__).resolve().parents[2])
+
+_MEMORY: Final = {"MALLOC_ARENA_MAX": "1", "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+"""Large pages where the system has them: a process for each picture touches all its memory for the
+first time, which takes a fifth of its time with small ones."""
 
 T = TypeVar("T")
 
@@ -169,7 +173,7 @@ class Sandbox:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             cwd="/",
-            env={"PYTHONPATH": _ROOT, "LANG": "C.UTF-8", "MALLOC_ARENA_MAX": "1"},
+            env={"PYTHONPATH": _ROOT, "LANG": "C.UTF-8", **_MEMORY},
             start_new_session=True,
         )
 

@@ -15,6 +15,7 @@ the control socket as its standard input.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import resource
@@ -61,6 +62,8 @@ class _Template:
         with selectors.DefaultSelector() as selector:
             selector.register(self._control, selectors.EVENT_READ)
             selector.register(self._ended, selectors.EVENT_READ)
+            gc.freeze()  # what the forked processes don't touch isn't copied
+            gc.disable()
             self._control.sendall(READY)
             while True:
                 ready = {key.fileobj for key, _ in selector.select(self._wait_s())}

@@ -8,6 +8,7 @@ import os
 import nio as sdk
 import pytest
 from nio.crypto.attachments import decrypt_attachment
+from PIL import Image
 
 from tests.interop.conftest import NioEntry
 from tests.interop.nio_person import good
@@ -53,3 +54,25 @@ async def test_what_is_not_there_is_said(nio: NioEntry) -> None:
     missing = await nina.client.download("mxc://hs1/nothing")
     assert isinstance(missing, sdk.DownloadError)
     assert missing.status_code == "M_NOT_FOUND"
+
+
+async def test_a_picture_has_thumbnails(nio: NioEntry) -> None:
+    """nio uploads it and asks for them; Pillow says what they are."""
+    nina = await nio("nina")
+    out = io.BytesIO()
+    Image.linear_gradient("L").resize((400, 300)).save(out, "PNG")
+    uploaded, _ = await nina.client.upload(
+        lambda *_: out.getvalue(), "image/png", "a.png", filesize=len(out.getvalue())
+    )
+    server, media_id = str(good(uploaded).content_uri).removeprefix("mxc://").split("/")
+    for method, side, size in (
+        (sdk.ResizingMethod.crop, 90, (96, 96)),
+        (sdk.ResizingMethod.scale, 90, (96, 72)),
+        (sdk.ResizingMethod.scale, 1_000, (400, 300)),
+    ):
+        found = good(await nina.client.thumbnail(server, media_id, side, side, method))
+        assert Image.open(io.BytesIO(found.body)).size == size
+    wrong = await nina.client.thumbnail(server, "nothing", 90, 90)
+    assert isinstance(wrong, sdk.ThumbnailError)
+    assert wrong.transport_response is not None
+    assert wrong.transport_response.status == 404
