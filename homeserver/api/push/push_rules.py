@@ -27,12 +27,12 @@ class PushRulesApi:
             Route("GET", v3("/pushrules/global"), self.all_global),
             Route("GET", v3("/pushrules/global/"), self.all_global),
             Route("GET", rule, self.rule),
-            Route("PUT", rule, self.put, limit=Limit.WRITES),
-            Route("DELETE", rule, self.delete, limit=Limit.WRITES),
+            Route("PUT", rule, self.put, limit=Limit.WRITES, suspended=True),
+            Route("DELETE", rule, self.delete, limit=Limit.WRITES, suspended=True),
             Route("GET", f"{rule}/enabled", self.enabled),
-            Route("PUT", f"{rule}/enabled", self.enable, limit=Limit.WRITES),
+            Route("PUT", f"{rule}/enabled", self.enable, limit=Limit.WRITES, suspended=True),
             Route("GET", f"{rule}/actions", self.actions),
-            Route("PUT", f"{rule}/actions", self.act, limit=Limit.WRITES),
+            Route("PUT", f"{rule}/actions", self.act, limit=Limit.WRITES, suspended=True),
         ]
 
     async def all(self, request: Request) -> JsonObject:

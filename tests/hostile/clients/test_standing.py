@@ -64,7 +64,6 @@ SUSPENDED_MAY: Mapping[str, str] = {
     "POST /rooms/{roomId}/report/{eventId}": WARNS,
     "POST /users/{userId}/report": WARNS,
     "POST /login/get_token": "the specification lets suspended users log in on more devices",
-    "POST /pushers/set": OWN,
     "PUT /pushrules/global/{kind}/{ruleId}": OWN,
     "DELETE /pushrules/global/{kind}/{ruleId}": OWN,
     "PUT /pushrules/global/{kind}/{ruleId}/enabled": OWN,
