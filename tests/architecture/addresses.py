@@ -111,9 +111,6 @@ COVERS: Mapping[str, Sequence[str]] = {
         "homeserver/api/media/serving.py",
         "homeserver/api/media/uris.py",
     ],
-    "tests/homeserver/api/media/test_uploads.py": [
-        "homeserver/api/http/body.py",
-    ],
     "tests/homeserver/api/http/test_server.py": [
         "homeserver/api/http/response.py",
     ],
