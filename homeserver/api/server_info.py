@@ -27,10 +27,12 @@ UNSTABLE_FEATURES = {
     "org.matrix.e2e_cross_signing": True,
     "org.matrix.msc3771": True,
     "org.matrix.msc3773": True,
+    "uk.tcpip.msc4133": True,
+    "uk.tcpip.msc4133.stable": True,
 }
 """Features that clients look for by their unstable names, whatever the versions say: without the
-first one, Element creates no cross-signing keys. The others are receipts in threads, and counts of
-unread notifications by thread."""
+first one, Element creates no cross-signing keys. The others are receipts in threads, counts of
+unread notifications by thread, and profiles with further fields, on unstable and stable paths."""
 
 
 class ServerInfoApi:
@@ -79,6 +81,9 @@ class ServerInfoApi:
         """GET /capabilities"""
         versions = {name: "stable" for name, row in SUPPORTED.items() if row.stable}
         moderation = {"m.account_moderation": {"suspend": True, "lock": True}}
+        fields: JsonObject = {"enabled": True}
+        if request.requester.is_guest:  # as `services.accounts.profiles` lets them
+            fields["allowed"] = ["displayname"]
         return {
             "capabilities": {
                 **(moderation if request.requester.is_admin else {}),
@@ -89,7 +94,8 @@ class ServerInfoApi:
                 },
                 "m.set_displayname": {"enabled": True},
                 "m.set_avatar_url": {"enabled": True},
-                "m.profile_fields": {"enabled": True},
+                "m.profile_fields": fields,
+                "uk.tcpip.msc4133.profile_fields": fields,
                 "m.3pid_changes": {"enabled": self._has_mail},
                 "m.get_login_token": {"enabled": not request.requester.is_guest},
             }

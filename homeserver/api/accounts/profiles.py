@@ -1,6 +1,7 @@
-"""Endpoints of profiles.
+"""Endpoints of profiles. Clients that know the unstable feature alone use the paths below
+`uk.tcpip.msc4133`.
 
-Spec: client-server API, "Profiles".
+Spec: client-server API, "Profiles"; MSC4133 for the unstable names.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from homeserver.errors import missing_param
 from homeserver.rules.accounts.rate_limits import Limit
 from homeserver.services.accounts.profiles import Profiles, parse_target
 
+_ONE = "/profile/{userId}/{keyName}"
+
 
 class ProfilesApi:
     """Handlers of profiles."""
@@ -21,13 +24,14 @@ class ProfilesApi:
 
     def routes(self) -> list[Route]:
         """Returns the routes of this part."""
-        one = v3("/profile/{userId}/{keyName}")
-        return [
-            Route("GET", v3("/profile/{userId}"), self.get, Auth.NONE),
-            Route("GET", one, self.get_key, Auth.NONE),
-            Route("PUT", one, self.set_key, limit=Limit.WRITES, guests=True),
-            Route("DELETE", one, self.remove_key, limit=Limit.WRITES, guests=True),
-        ]
+        routes = [Route("GET", v3("/profile/{userId}"), self.get, Auth.NONE)]
+        for one in (v3(_ONE), f"/_matrix/client/unstable/uk.tcpip.msc4133{_ONE}"):
+            routes += [
+                Route("GET", one, self.get_key, Auth.NONE),
+                Route("PUT", one, self.set_key, limit=Limit.WRITES, guests=True),
+                Route("DELETE", one, self.remove_key, limit=Limit.WRITES, guests=True),
+            ]
+        return routes
 
     async def get(self, request: Request) -> JsonObject:
         """GET /profile/{userId}"""

@@ -39,6 +39,7 @@ _IN_EVENTS = {
     "displayname": limits.DISPLAYNAME_CHARACTERS,
     "avatar_url": limits.AVATAR_URL_CHARACTERS,
 }
+_TIME_ZONE = "m.tz"
 _KEY = re.compile(r"m\.tz|[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+")
 
 
@@ -119,6 +120,8 @@ class Profiles:
             if value == "":
                 await self.remove(requester, user_id, key)
                 return
+        elif key == _TIME_ZONE and not isinstance(value, str):
+            raise bad_json(f"{key} must be a text, the name of a time zone")
         fits = await self._profiles.save(
             user_id, key, orjson.dumps(value), bytes_max=limits.PROFILE_BYTES
         )

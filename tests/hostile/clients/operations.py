@@ -119,6 +119,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "DELETE /devices/{deviceId}": {"auth": _PASSWORD_AUTH},
     "POST /delete_devices": {"devices": ["{device}"], "auth": _PASSWORD_AUTH},
     "PUT /profile/{userId}/{keyName}": {"displayname": "Name"},
+    "PUT /uk.tcpip.msc4133/profile/{userId}/{keyName}": {"displayname": "Name"},
     "POST /createRoom": {
         "preset": "private_chat",
         "visibility": "private",

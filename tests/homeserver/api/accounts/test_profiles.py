@@ -80,6 +80,7 @@ async def test_only_ones_own_profile_can_be_changed(server: AccountServer) -> No
         ("plain", {"plain": 1}, "M_INVALID_PARAM"),
         (LONG_KEY + "x", {LONG_KEY + "x": 1}, "M_KEY_TOO_LARGE"),
         ("org.x", {"org.x": 1.5}, "M_BAD_JSON"),
+        ("m.tz", {"m.tz": 1}, "M_BAD_JSON"),
         ("org.x", {"org.x": "x" * limits.PROFILE_BYTES}, "M_PROFILE_TOO_LARGE"),
     ],
 )
@@ -90,6 +91,24 @@ async def test_bad_values_are_refused(
     reply = await server.call("PUT", f"{ALICE}/{key}", body, token=token)
     assert (reply.status, reply.body["errcode"]) == (400, errcode)
     assert (await server.call("GET", ALICE)).body == {"displayname": "alice"}
+
+
+async def test_a_time_zone_is_a_text(server: AccountServer) -> None:
+    token = (await server.register("alice"))["access_token"]
+    zone = {"m.tz": "Europe/London"}
+    assert (await server.call("PUT", f"{ALICE}/m.tz", zone, token=token)).status == 200
+    assert (await server.call("GET", f"{ALICE}/m.tz")).body == zone
+
+
+async def test_the_unstable_paths_lead_to_the_same(server: AccountServer) -> None:
+    token = (await server.register("alice"))["access_token"]
+    path = f"/_matrix/client/unstable/uk.tcpip.msc4133{ALICE}/org.example.pronouns"
+    value = {"org.example.pronouns": ["they"]}
+    assert (await server.call("PUT", path, value, token=token)).status == 200
+    assert (await server.call("GET", path)).body == value
+    assert (await server.call("GET", f"{ALICE}/org.example.pronouns")).body == value
+    assert (await server.call("DELETE", path, token=token)).status == 200
+    assert (await server.call("GET", path)).status == 404
 
 
 async def test_a_whole_profile_has_a_bound(server: AccountServer) -> None:
