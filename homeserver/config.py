@@ -173,6 +173,16 @@ class IdentitySettings(msgspec.Struct, frozen=True, kw_only=True):
     servers: tuple[str, ...] = ()
 
 
+class RecaptchaSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """`[recaptcha]`: new users solve a captcha, if `site_key` is given. `verify_url` is asked
+    whether they did, with `secret_key`; `script_url` is what browsers load."""
+
+    site_key: str = ""
+    secret_key: str = ""
+    verify_url: str = "https://www.google.com/recaptcha/api/siteverify"
+    script_url: str = "https://www.recaptcha.net/recaptcha/api.js"
+
+
 class SsoSettings(msgspec.Struct, frozen=True, kw_only=True):
     """`[sso]`: the providers of single sign-on, and addresses of clients that a browser may be sent
     to, with a token that logs in, without asking the user first."""
@@ -216,6 +226,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     email: EmailSettings = EmailSettings()
     identity: IdentitySettings = IdentitySettings()
     sso: SsoSettings = SsoSettings()
+    recaptcha: RecaptchaSettings = RecaptchaSettings()
     terms: tuple[Policy, ...] = ()
     appservices: AppServiceSettings = AppServiceSettings()
 
@@ -294,6 +305,7 @@ def _value_problems(config: Config) -> list[str]:
         *_rate_problems(config),
         *email_problems(config.email, config.public_baseurl, config.registration.email),
         *policy_problems(config.terms),
+        *_captcha_problems(config.recaptcha),
         *provider_problems(config.sso.providers, config.public_baseurl),
     ]
 
@@ -324,6 +336,16 @@ def _listener_problems(config: Config) -> list[str]:
             Listener(address=config.metrics.address).host_and_port()
         except ValueError as error:
             problems.append(f"metrics.address: {error}")
+    return problems
+
+
+def _captcha_problems(captcha: RecaptchaSettings) -> list[str]:
+    problems = []
+    if bool(captcha.site_key) != bool(captcha.secret_key):
+        problems.append("recaptcha: site_key and secret_key belong together")
+    urls = (captcha.verify_url, captcha.script_url)
+    if any(not url.startswith(("https://", "http://")) for url in urls):
+        problems.append("recaptcha: verify_url and script_url must begin with https:// or http://")
     return problems
 
 

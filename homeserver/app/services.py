@@ -91,7 +91,7 @@ def make_services(
 ) -> Services:
     """Creates all services; those that follow the log are subscribed to it. `forward` sends EDUs to
     other servers."""
-    proofs = make_proofs(engine.context, database, config, mail=outside.mail, limiter=limiter)
+    proofs = make_proofs(engine.context, database, config, outside.mail, outside.trusted, limiter)
     identity_servers = IdentityServers(outside.named, config.identity.servers)
     encryption = make_encryption(engine, database, outbound.queries)
     ephemeral = make_ephemeral(engine, database, forward)

@@ -22,6 +22,15 @@ THIRD_PARTY_IDS_PER_USER = 50
 NEXT_LINK_CHARACTERS = 2_000
 """Where a browser goes after a proof: browsers' addresses have about this length."""
 
+CAPTCHA_CHARACTERS = 10_000
+"""The answer of a captcha: those of reCAPTCHA have 2,000 characters."""
+
+CAPTCHA_S = 10.0
+"""How long the provider of captchas may take."""
+
+CAPTCHA_BYTES = 64 * 1024
+"""What it may say; it says some 200 bytes."""
+
 POLICIES = 20
 """Documents that a new user has to accept."""
 

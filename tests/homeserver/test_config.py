@@ -149,6 +149,8 @@ def test_each_mistake_is_named(text: str, problem: str) -> None:
             "passwords.memory_kib: 32 to",
         ),
         ('[email]\nhost = "x"', "email.sender must be an address"),
+        ('[recaptcha]\nsite_key = "x"', "recaptcha: site_key and secret_key belong together"),
+        ('[recaptcha]\nverify_url = "x"', "recaptcha: verify_url and script_url must begin"),
         ('[email]\nhost = "x"\nsender = "a@b"', "email: links in mails need public_baseurl"),
         ('[email]\nhost = "x"\nnext_links = ["x"]', "email.next_links must begin with"),
         ('[registration]\nemail = "required"', "registration.email needs a mail server"),

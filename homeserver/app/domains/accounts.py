@@ -14,7 +14,7 @@ from homeserver.api.accounts.logins import LoginsApi
 from homeserver.api.accounts.openid import OpenIdApi
 from homeserver.api.accounts.profiles import ProfilesApi
 from homeserver.api.accounts.sessions import SessionsApi
-from homeserver.api.accounts.stage_pages import StagePagesApi, StageParts
+from homeserver.api.accounts.stage_pages import CaptchaPage, StagePagesApi, StageParts
 from homeserver.api.http.routes import Route
 from homeserver.api.sso.sso import CONFIRM
 from homeserver.app.domains.identity import ProofServices
@@ -145,6 +145,7 @@ def account_routes(
             flows=registration_flows(
                 registration.verification,
                 email=registration.email,
+                captcha=bool(config.recaptcha.site_key),
                 terms=bool(config.terms),
             ),
             guests=registration.guests,
@@ -162,6 +163,7 @@ def account_routes(
                 pages,
                 proofs.validations,
                 config.terms,
+                CaptchaPage(config.recaptcha.site_key, config.recaptcha.script_url),
                 sso_links=[(one.name, f"{CONFIRM}/{one.id}") for one in config.sso.providers],
             )
         ).routes(),

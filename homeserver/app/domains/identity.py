@@ -12,9 +12,11 @@ from homeserver.api.identity.third_party_ids import ThirdPartyIdsApi
 from homeserver.api.identity.validations import ValidationsApi
 from homeserver.app.context import ServerContext
 from homeserver.config import Config
+from homeserver.outbound.captcha import CaptchaVerifier
 from homeserver.outbound.identity_servers import IdentityServers
 from homeserver.outbound.mail.sender import MailSender
-from homeserver.rules.accounts.login_flows import EMAIL_IDENTITY, SSO, TERMS
+from homeserver.outbound.web_client import WebClient
+from homeserver.rules.accounts.login_flows import EMAIL_IDENTITY, RECAPTCHA, SSO, TERMS
 from homeserver.rules.accounts.terms import terms_params
 from homeserver.services.accounts.accounts import Accounts
 from homeserver.services.accounts.device_removal import DeviceRemoval
@@ -24,7 +26,7 @@ from homeserver.services.accounts.uia import StageCheck, Uia
 from homeserver.services.identity.bindings import Bindings
 from homeserver.services.identity.identifiers import Identifiers
 from homeserver.services.identity.password_resets import PasswordResets
-from homeserver.services.identity.stages import TermsStage
+from homeserver.services.identity.stages import CaptchaStage, TermsStage
 from homeserver.services.identity.third_party_ids import ThirdPartyIds
 from homeserver.services.identity.validations import (
     EmailValidations,
@@ -60,11 +62,14 @@ def make_proofs(
     context: ServerContext,
     database: Database,
     config: Config,
-    *,
     mail: MailSender | None,
+    web: WebClient,
     limiter: RateLimiter,
 ) -> ProofServices:
-    """Creates the services that those of accounts ask; `mail` None: there is no mail server."""
+    """Creates the services that those of accounts ask; `mail` None: there is no mail server. `web`
+    asks servers of the configuration."""
+    captcha = config.recaptcha
+    verifier = CaptchaVerifier(web, captcha.verify_url, captcha.secret_key)
     validations = EmailValidations(
         database,
         ValidationParts(mail, limiter, context.clock, context.random_bytes),
@@ -78,9 +83,13 @@ def make_proofs(
         {
             EMAIL_IDENTITY: validations.prove_stage,
             TERMS: TermsStage(config.terms).check,
+            RECAPTCHA: CaptchaStage(verifier).check,
             SSO: check_sso_stage,
         },
-        {TERMS: terms_params(config.terms)},
+        {
+            TERMS: terms_params(config.terms),
+            RECAPTCHA: {"public_key": captcha.site_key},
+        },
     )
 
 

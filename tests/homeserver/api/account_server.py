@@ -196,7 +196,7 @@ async def account_server(
     limiter = RateLimiter(clock, configured_rates(config.rate_limits))
     watched = Watched()
     outside = make_outside(config, context, supervisor.run_once)
-    proofs = make_proofs(context, database, config, mail=outside.mail, limiter=limiter)
+    proofs = make_proofs(context, database, config, outside.mail, outside.trusted, limiter)
     services = make_accounts(
         engine,
         database,

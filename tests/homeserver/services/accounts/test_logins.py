@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
+from typing import Any, cast
 
 import pytest
 
@@ -53,7 +54,7 @@ def make(server: AccountServer, passwords: Passwords) -> Logins:
         limiter=limiter,
         config=open_config(),
         proofs=make_proofs(
-            engine.context, server.database, open_config(), mail=None, limiter=limiter
+            engine.context, server.database, open_config(), None, cast(Any, None), limiter
         ),
     )
     return services.logins
