@@ -56,6 +56,7 @@ test("everyday steps in a browser, from registration to history on a new log-in"
             await anna.open(other);
             await anna.untilBadge(roomId, 0);
             await bert.say(roomId, "while anna is elsewhere");
+            await anna.untilBadge(roomId, 1);
             await anna.open(roomId);
             await anna.untilBadge(roomId, 0);
 
