@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import aiohttp
+import pytest
 
 from homeserver.api.http.app import HttpApp
 from homeserver.api.http.routes import table
 from homeserver.api.http.server import HttpServer
 from homeserver.api.media.url_previews import UrlPreviewsApi
+from homeserver.app.domains.media import MediaServices, media_routes
 from homeserver.clock import SystemClock
-from homeserver.config import Listener
+from homeserver.config import Listener, parse_config
 from homeserver.errors import invalid_param
 from homeserver.metrics import ServerMetrics
 from homeserver.services.accounts.rate_limits import RateLimiter
@@ -75,3 +79,19 @@ async def test_only_users_may_ask() -> None:
         reply = await client.call("GET", f"{PATHS[0]}?url=x")
         assert reply.refusal == (403, "M_GUEST_ACCESS_FORBIDDEN")
     assert service.asked == []
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_previews_can_be_turned_off(enabled: bool) -> None:
+    """Then the endpoints are unknown, and the thumbnails stay."""
+    views = SimpleNamespace(thumbnails=None, previews=None)
+    services = SimpleNamespace(uploads=None, downloads=None, views=views)
+    config = parse_config(
+        f'server_name = "hs1"\nmedia.previews.enabled = {str(enabled).lower()}',
+        folder=Path("/srv"),
+        environment={},
+    )
+    routes = table(media_routes(cast(MediaServices, services), config))
+    templates = {route.template for route in routes}
+    assert {path in templates for path in PATHS} == {enabled}
+    assert f"{V1}/thumbnail/{{serverName}}/{{mediaId}}" in templates
