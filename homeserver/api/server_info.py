@@ -5,7 +5,7 @@ Rules:
 1. `/versions` lists the versions of the specification whose endpoints clients may rely on. A client
    takes v1.4 for threads and v1.11 for authenticated media, so a version is listed once the
    features that clients infer from it are supported.
-2. An empty answer is given only if it is true: no TURN server, no bridged networks and no pushers.
+2. An empty answer is given only if it is true: no TURN server and no bridged networks.
    Clients request these at each start and treat another error as a fault.
 
 Spec: client-server API, "API Versions", "Well-known URIs", "Capabilities negotiation".
@@ -58,7 +58,6 @@ class ServerInfoApi:
             Route("GET", "/.well-known/matrix/server", self.delegation, Auth.NONE),
             Route("GET", v3("/capabilities"), self.capabilities, guests=True),
             Route("GET", v3("/voip/turnServer"), self.turn_server, guests=True),
-            Route("GET", v3("/pushers"), self.pushers),
         ]
 
     async def versions(self, _request: Request) -> JsonObject:
@@ -104,7 +103,3 @@ class ServerInfoApi:
     async def turn_server(self, _request: Request) -> JsonObject:
         """GET /voip/turnServer"""
         return {}
-
-    async def pushers(self, _request: Request) -> JsonObject:
-        """GET /pushers"""
-        return {"pushers": []}

@@ -16,6 +16,7 @@ from homeserver.app.domains.push import account_data_routes, push_routes
 from homeserver.app.domains.rooms import room_routes
 from homeserver.app.domains.sync import sync_routes
 from homeserver.app.domains.timeline import timeline_routes
+from homeserver.app.pushers import pusher_routes
 from homeserver.app.services import Services
 from homeserver.app.sign_on import sso_routes
 from homeserver.config import Config
@@ -56,5 +57,6 @@ def make_routes(services: Services, config: Config) -> list[Route]:
             *media_routes(services.media, config),
             *appservice_routes(services.appservices),
             *push_routes(services.push),
+            *pusher_routes(services.pushers, pages),
         ]
     )

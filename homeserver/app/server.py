@@ -115,6 +115,7 @@ async def serving(
         stack.push_async_callback(shutdown.step, outbox.stop)
         stack.push_async_callback(shutdown.step, partial(_stop, engine.committer, supervisor))
         await services.encryption.to_device.load()
+        await services.pushers.deliveries.start(supervisor.spawn)
         _spawn(supervisor, services, feed)
         if config.metrics.address:
             page = _metrics_page(services, limiter)
@@ -170,6 +171,8 @@ def _spawn(supervisor: Supervisor, services: Services, feed: LogFeed) -> None:
     supervisor.spawn("media", services.media.retention.run)
     supervisor.spawn("previews", services.media.views.previews.run)
     supervisor.spawn("notifications", services.push.counts.run)
+    supervisor.spawn("notification mails", services.pushers.digests.run)
+    supervisor.spawn("pushes", services.pushers.queue.run)
     supervisor.spawn("device lists", services.encryption.remote_devices.run)
 
 

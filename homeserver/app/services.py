@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from federation.transport.assembly import OutboundFederation
@@ -29,10 +30,12 @@ from homeserver.app.domains.rooms import (
 from homeserver.app.domains.sync import make_sync
 from homeserver.app.domains.timeline import TimelineServices, make_timeline
 from homeserver.app.engine import Engine
+from homeserver.app.pushers import PusherServices, make_pushers
 from homeserver.app.sign_on import make_sign_on
 from homeserver.config import Config
 from homeserver.outbound.identity_servers import IdentityServers
 from homeserver.services.account_data.account_data import AccountDataService
+from homeserver.services.accounts.device_removal import OnDevicesDeleted
 from homeserver.services.accounts.passwords import Passwords, configured_hasher
 from homeserver.services.accounts.profiles import RemoteProfiles
 from homeserver.services.accounts.rate_limits import RateLimiter
@@ -66,6 +69,7 @@ class Services:
     encryption: EncryptionServices
     ephemeral: EphemeralServices
     push: PushServices
+    pushers: PusherServices
     rooms: RoomServices
     joining: DurableJoining
     timeline: TimelineServices
@@ -96,6 +100,8 @@ def make_services(
     encryption = make_encryption(engine, database, outbound.queries)
     ephemeral = make_ephemeral(engine, database, forward)
     push = make_push(engine, database)
+    timeline = make_timeline(engine, RoomBackfill(outbound.backfiller, engine.context.name))
+    pushers = make_pushers(engine, database, push, outside.gateways, timeline.history.event)
     account_data = make_account_data(engine, database, push.rules)
     media = make_media(engine, database, config, outbound.requests.media, limiter)
     people = make_member_directory(engine, database, account_data.carry_over, registry.provide_user)
@@ -103,12 +109,12 @@ def make_services(
     remote = RemoteRoomParts(joining, alias_look_up(outbound.queries))
     version, aliases = config.default_room_version, registry.aliases
     rooms = make_rooms(engine, database, people, remote, default_version=version, aliases=aliases)
-    hooks = _account_hooks(engine, outbound, encryption, rooms, media, registry)
+    deleted = [encryption.keys.on_devices_deleted, pushers.pushers.on_devices_deleted]
+    hooks = _account_hooks(engine, outbound, deleted, rooms, media, registry)
     passwords = Passwords(engine.context.random_bytes, configured_hasher(config.passwords))
     accounts = make_accounts(
         engine, database, hooks, passwords=passwords, limiter=limiter, config=config, proofs=proofs
     )
-    timeline = make_timeline(engine, RoomBackfill(outbound.backfiller, engine.context.name))
     sources = _sync_sources(encryption, ephemeral, account_data, push)
     federation = make_federation(
         engine,
@@ -132,6 +138,7 @@ def make_services(
         encryption=encryption,
         ephemeral=ephemeral,
         push=push,
+        pushers=pushers,
         rooms=rooms,
         joining=joining,
         timeline=timeline,
@@ -161,13 +168,13 @@ def _inviting(
 def _account_hooks(
     engine: Engine,
     outbound: OutboundFederation,
-    encryption: EncryptionServices,
+    on_devices_deleted: Sequence[OnDevicesDeleted],
     rooms: RoomServices,
     media: MediaServices,
     registry: AppServiceRegistry,
 ) -> AccountHooks:
     return AccountHooks(
-        on_devices_deleted=[encryption.keys.on_devices_deleted],
+        on_devices_deleted=on_devices_deleted,
         on_deactivated=[
             rooms.departures.begin,
             engine.rooms.erasures.changed,

@@ -61,9 +61,63 @@ rooms as read causes few."""
 PUSH_IDLE_S = 30.0
 """How long the task of a pusher waits for more before it ends."""
 
+PUSH_PRUNE_S = 600.0
+"""The interval of deleting notifications that are owed to nobody any more."""
+
 PUSH_DATABASE_RETRY_S = 5.0
 """The pause after the database was away."""
 
 PUSH_CURSOR_POSITIONS = 1_000
 """Positions of the log after which a pusher's cursor is stored though nothing was pushed: so many
 are looked through again at most."""
+
+NOTIFICATIONS_PER_PAGE = 100
+"""`limit` of a list of notifications is cut to this: each event's visibility is checked."""
+
+NOTIFICATIONS_PER_PAGE_DEFAULT = 20
+"""Notifications of a page whose request gives no `limit`."""
+
+NOTIFICATION_ROOMS = 1_000
+"""Rooms of a user, those with the newest events, whose notifications are listed."""
+
+NOTIFICATION_TOKEN_DIGITS = 18
+"""Of a token that continues a list: a position of the log."""
+
+DIGEST_DELAY_MS = 10 * 60_000
+"""How long a notification is unread before a mail is sent about it."""
+
+DIGEST_PAUSE_MS_MIN = 10 * 60_000
+"""The pause after a mail; doubles with each further one."""
+
+DIGEST_PAUSE_DOUBLINGS = 7
+"""The longest pause is so many doublings: some 21 hours."""
+
+DIGEST_RESET_MS = 36 * 3_600_000
+"""Without a mail for so long, the next pause is the first again."""
+
+DIGEST_CHECK_S = 60.0
+"""The interval of looking for mails that are due."""
+
+DIGEST_RETRY_S_MIN = 60.0
+"""The first wait after a mail that the mail server didn't take; doubles with each failure."""
+
+DIGEST_RETRY_S_MAX = 6 * 3600.0
+"""The longest wait between two attempts."""
+
+DIGESTS_AT_ONCE = 100
+"""Mails that are written in one round."""
+
+DIGEST_NOTIFICATIONS = 200
+"""Notifications that one mail tells of."""
+
+DIGEST_ROOMS = 20
+"""Rooms that one mail names."""
+
+DIGEST_LINES = 5
+"""Notifications of a room that a mail shows: the newest; the others are counted."""
+
+DIGEST_TEXT_CHARACTERS = 200
+"""Of a message in a mail."""
+
+DIGEST_NAME_CHARACTERS = 80
+"""Of the name of a user or a room in a mail."""

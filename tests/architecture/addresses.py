@@ -100,6 +100,19 @@ COVERS: Mapping[str, Sequence[str]] = {
     "tests/homeserver/api/encryption/test_key_backups.py": [
         "homeserver/services/encryption/key_backups.py",
     ],
+    "tests/homeserver/api/push/test_pushers.py": [
+        "homeserver/services/push/pushers.py",
+    ],
+    "tests/homeserver/services/push/delivery/test_queue.py": [
+        "homeserver/app/pushers.py",
+    ],
+    "tests/homeserver/services/push/delivery/test_digests.py": [
+        "homeserver/storage/push/digests.py",
+    ],
+    "tests/homeserver/services/push/test_notifications.py": [
+        "homeserver/api/push/notifications.py",
+        "homeserver/storage/push/notifications.py",
+    ],
     "tests/homeserver/api/http/test_app.py": [
         "homeserver/api/admin/metrics.py",
         "homeserver/api/http/cors.py",

@@ -28,13 +28,19 @@ from tests.hostile.peers.scripted_peer import Http, ScriptedPeer, scripted_peer
 
 
 class KillableServer:
-    """The process, its files and its database; `peer` is the other server that it knows."""
+    """The process, its files and its database; `peer` is the other server that it knows, and
+    `authority` whose certificates it trusts."""
 
     def __init__(
-        self, folder: Path, peer: ScriptedPeer, database: asyncpg.Connection, url: str
+        self,
+        folder: Path,
+        peer: ScriptedPeer,
+        database: asyncpg.Connection,
+        url: str,
+        authority: trustme.CA,
     ) -> None:
         """Take files that are written; nothing is started. Clients come by `url`."""
-        self.peer, self.database, self.url = peer, database, url
+        self.peer, self.database, self.url, self.authority = peer, database, url, authority
         self._folder = folder
         self._child: Child | None = None
 
@@ -138,7 +144,7 @@ async def killable_server(folder: Path, database_url: str) -> AsyncIterator[Kill
         _write(folder, authority, peer, database_url, (peer.target, f"127.0.0.1:{http}"))
         database = await asyncpg.connect(database_url)
         stack.push_async_callback(database.close)
-        server = KillableServer(folder, peer, database, f"http://127.0.0.1:{http}")
+        server = KillableServer(folder, peer, database, f"http://127.0.0.1:{http}", authority)
         stack.push_async_callback(server.kill)
         await server.start()
         yield server
@@ -174,6 +180,10 @@ def _write(
         toml_table("[rate_limits]", {"enabled": False}),
         toml_table("[passwords]", {"iterations": 1, "memory_kib": 32}),
         toml_table("[federation]", {"ca_paths": (str(folder / "ca.pem"),)}),
+        toml_table(
+            "[push]",
+            {"ca_paths": (str(folder / "ca.pem"),), "allow_private_addresses": True},
+        ),
         toml_table("[federation.address_overrides]", {f'"{peer.name}"': peer.address}),
     ]
     path = folder / "server.toml"

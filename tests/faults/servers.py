@@ -45,6 +45,9 @@ SHORTER: Limits = {
         "DATABASE_WAIT_S": 2,
         "LOG_OWNER_CHECK_S": 0.5,
         "RESTART_WAIT_S_MOST": 2.0,
+        "PUSH_RETRY_S_MIN": 0.1,
+        "PUSH_RETRY_S_MAX": 1.0,
+        "PUSH_BADGE_PAUSE_S": 0.1,
     },
     "federation.limits": {"BACKOFF_S_MAX": 1.5},
 }

@@ -9,6 +9,7 @@ from pathlib import Path
 from federation.transport.requests.dialer import build_tls_context
 from federation.transport.requests.resolve import SystemNames
 from homeserver.app.context import ServerContext
+from homeserver.app.pushers import PushTransport, make_push_transport
 from homeserver.config import Config
 from homeserver.outbound.mail.composer import MailComposer, parse_mailbox
 from homeserver.outbound.mail.sender import MailSender, RunOnce, SmtpServer, SmtpTransport
@@ -21,27 +22,31 @@ _ANY_NETWORK = ("0.0.0.0/0", "::/0")
 
 @dataclass(frozen=True, slots=True)
 class OutsideClients:
-    """The sender of e-mail, if there is one, and the clients for web servers that users name, and
-    for those of the configuration."""
+    """The sender of e-mail, if there is one, the clients for web servers that users name and for
+    those of the configuration, and the ways of notifications."""
 
     mail: MailSender | None
     named: WebClient
     trusted: WebClient
+    gateways: PushTransport
 
     async def close(self) -> None:
         """Closes all connections."""
         await self.named.close()
         await self.trusted.close()
+        await self.gateways.dialer.close()
 
 
 def make_outside(config: Config, context: ServerContext, run_once: RunOnce) -> OutsideClients:
     """Creates the clients. Users may name servers at private addresses where other homeservers may
     be there. Raises as `make_mail`."""
     networks = _ANY_NETWORK if config.federation.allow_private_addresses else ()
+    mail = make_mail(config, context, run_once)
     return OutsideClients(
-        make_mail(config, context, run_once),
+        mail,
         _client(config, context, networks),
         _client(config, context, _ANY_NETWORK),
+        make_push_transport(config, context.clock, mail),
     )
 
 

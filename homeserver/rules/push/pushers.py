@@ -1,7 +1,8 @@
 """Pushers as clients set them: what is valid, and what a gateway's address means.
 
 Rules:
-1. A gateway is reached by HTTPS at the specification's path, and by no other.
+1. A gateway is reached by HTTPS at the specification's path, and by no other. A pusher that sends
+   mails is named by the address.
 2. An unknown `format` is refused: a client that names one wants less to be sent than all.
 
 Spec: client-server API, "Push Notifications", POST /pushers/set.
@@ -19,8 +20,10 @@ from federation.events.canonical_json import JsonObject
 from federation.events.ids import is_reachable_name
 from homeserver import limits
 from homeserver.errors import bad_json, invalid_param, missing_param, too_large
+from homeserver.rules.identity.email_addresses import InvalidEmail, parse_email
 
-HTTP = "http"
+HTTP, EMAIL = "http", "email"
+EMAIL_APP = "m.email"
 EVENT_ID_ONLY = "event_id_only"
 GATEWAY_PATH = "/_matrix/push/v1/notify"
 
@@ -98,11 +101,15 @@ def _pusher(key: PusherKey, body: JsonObject) -> Pusher:
     kind, data = body["kind"], body["data"]
     if not isinstance(kind, str):
         raise bad_json("kind is not a string")
-    if kind != HTTP:
-        raise invalid_param("This server has no pushers of that kind")
     if not isinstance(data, dict):
         raise bad_json("data is not an object")
-    _check_http(data)
+    match kind:
+        case "http":
+            _check_http(data)
+        case "email":
+            _check_email(key)
+        case _:
+            raise invalid_param("This server has no pushers of that kind")
     encoded = orjson.dumps(data)
     if len(encoded) > limits.PUSHER_DATA_BYTES:
         raise too_large(f"data is larger than {limits.PUSHER_DATA_BYTES} bytes")
@@ -121,6 +128,15 @@ def _check_http(data: JsonObject) -> None:
         raise invalid_param(f"data.url is not an https URL with the path {GATEWAY_PATH}")
     if form != EVENT_ID_ONLY:
         raise invalid_param(f"data.format is not {EVENT_ID_ONLY}")
+
+
+def _check_email(key: PusherKey) -> None:
+    if key.app_id != EMAIL_APP:
+        raise invalid_param(f"app_id is not {EMAIL_APP}")
+    try:
+        parse_email(key.pushkey)
+    except InvalidEmail as error:
+        raise invalid_param(f"pushkey: {error}") from None
 
 
 def parse_gateway(url: str) -> GatewayAddress | None:

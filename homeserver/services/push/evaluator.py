@@ -12,7 +12,7 @@ Spec: client-server API, "Receiving notifications", "Server behaviour".
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import msgspec
@@ -68,10 +68,22 @@ class Evaluator:
         self.audiences = audiences
         self._rooms, self._own = rooms, server_name
         self._subscribers: list[OnEvaluated] = []
+        self._stores: list[Callable[[], Awaitable[None]]] = []
 
-    def subscribe(self, on_evaluated: OnEvaluated) -> None:
-        """Registers what is called with each event that notifies anybody."""
+    def subscribe(
+        self, on_evaluated: OnEvaluated, store: Callable[[], Awaitable[None]] | None = None
+    ) -> None:
+        """Registers what is called with each event that notifies anybody, and what stores all that
+        was taken from these calls."""
         self._subscribers.append(on_evaluated)
+        if store is not None:
+            self._stores.append(store)
+
+    async def settle(self) -> None:
+        """Has the subscribers store what they took, before the position up to which all is
+        evaluated is stored. Raises DatabaseUnavailable."""
+        for store in self._stores:
+            await store()
 
     async def evaluate(self, placed: Placed, ahead: Sequence[Placed]) -> Evaluated | None:
         """Returns the outcomes of an entry; None if it notifies nobody. `ahead` are this entry and

@@ -178,11 +178,17 @@ class UnreadCounts:
     async def _store(self) -> None:
         writes = self._states.writes
         is_late = writes.position - self._stored >= limits.PUSH_POSITIONS
-        if writes.is_empty and not self._must_store and not is_late:
-            return
-        self._must_store = True  # until it has succeeded
-        await self._states.store()
-        self._stored, self._must_store = writes.position, False
+        is_due = not writes.is_empty or self._must_store or is_late
+        try:
+            await self._evaluator.settle()
+            if is_due:
+                await self._states.store()
+                self._stored = writes.position
+        except DatabaseUnavailable:
+            self._must_store = True
+            self._wake.set()  # it may be a reader who came upon it
+            raise
+        self._must_store = False
 
     async def _apply_safely(self, placed: Placed) -> None:
         """Applies one entry. One that can't be evaluated, by a fault of ours, isn't counted: it

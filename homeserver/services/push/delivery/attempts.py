@@ -14,7 +14,7 @@ from typing import Protocol
 import msgspec
 import orjson
 
-from federation.events.ids import EventId, RoomId, UserId
+from federation.events.ids import UserId
 from federation.ports import Clock
 from federation.retries import DoublingWaits
 from homeserver import limits
@@ -23,20 +23,12 @@ from homeserver.rules.push.gateway_messages import PushDevice, badge_message, ev
 from homeserver.rules.push.pushers import GatewayAddress, PusherKey
 from homeserver.services.push.delivery.contents import PushContents
 from homeserver.services.push.delivery.gateways import Gateways, PushFailed, PushFailure
+from homeserver.storage.push.owed_pushes import OwedPush
 from homeserver.storage.push.pushers import PusherProgress, PusherTable, StoredPusher
 
 log = logging.getLogger(__name__)
 
 _WAITS = DoublingWaits(limits.PUSH_RETRY_S_MIN, limits.PUSH_RETRY_S_MAX)
-
-
-class OwedPush(msgspec.Struct, frozen=True):
-    """A notification that a pusher wasn't told of yet. `actions` are those of the rule (JSON)."""
-
-    position: int
-    room_id: RoomId
-    event_id: EventId
-    actions: bytes
 
 
 class OwedPushes(msgspec.Struct, frozen=True):
@@ -115,13 +107,16 @@ class PushAttempts:
         self, pusher: StoredPusher, gateway: GatewayAddress, state: AttemptState
     ) -> Attempt:
         """Pushes what the pusher is owed first."""
+        # read first: the number that is pushed alone has nothing in it that is still to be told
+        unread = await self._source.unread(pusher.user_id)
         owed = await self._owed(pusher, state)
         if owed.pushes:
             state.trying = owed.pushes[0]
             await self._push_event(pusher, gateway, owed.pushes[0])
             state.trying = None
             return Attempt.MADE
-        return await self._push_badge(pusher, gateway, state, owed.up_to)
+        passed = msgspec.structs.replace(pusher.progress, cursor=owed.up_to, badge=unread)
+        return await self._push_badge(pusher, gateway, state, passed)
 
     async def give_up(self, pusher: StoredPusher, state: AttemptState) -> None:
         """Counts a failure of this server to push what it was trying."""
@@ -153,7 +148,7 @@ class PushAttempts:
         self, pusher: StoredPusher, gateway: GatewayAddress, push: OwedPush
     ) -> None:
         passed = msgspec.structs.replace(pusher.progress, cursor=push.position)
-        event = await self._contents.event(pusher, push.room_id, push.event_id)
+        event = await self._contents.event(pusher.user_id, push.room_id, push.event_id)
         if event is None:
             await self._table.note(pusher.pusher_id, passed)
             return
@@ -161,7 +156,7 @@ class PushAttempts:
         body = event_message(
             _device(pusher),
             event,
-            await self._contents.names(event),
+            await self._contents.names(pusher.user_id, event),
             actions=orjson.loads(push.actions),
             unread=unread,
         )
@@ -174,27 +169,29 @@ class PushAttempts:
             await self._note_told(pusher, push.position, unread, rejected)
 
     async def _push_badge(
-        self, pusher: StoredPusher, gateway: GatewayAddress, state: AttemptState, up_to: int
+        self,
+        pusher: StoredPusher,
+        gateway: GatewayAddress,
+        state: AttemptState,
+        passed: PusherProgress,
     ) -> Attempt:
+        """Pushes the number of unread notifications; `passed` is how far the pusher is with it."""
         progress, now_s = pusher.progress, self._clock.monotonic_s()
-        unread = await self._source.unread(pusher.user_id)
-        if unread == progress.badge:
-            if up_to - progress.cursor >= limits.PUSH_CURSOR_POSITIONS:
-                moved = msgspec.structs.replace(progress, cursor=up_to)
-                await self._table.note(pusher.pusher_id, moved)
+        if passed.badge == progress.badge:
+            if passed.cursor - progress.cursor >= limits.PUSH_CURSOR_POSITIONS:
+                await self._table.note(pusher.pusher_id, passed)
             return Attempt.NOTHING
         if now_s < state.badge_s + limits.PUSH_BADGE_PAUSE_S:
             return Attempt.HELD_BACK
         state.badge_s = now_s
         try:
-            body = badge_message(_device(pusher), unread=unread)
+            body = badge_message(_device(pusher), unread=passed.badge)
             rejected = await self._gateways.notify(gateway, body)
         except PushFailed as failed:
-            passed = msgspec.structs.replace(progress, cursor=up_to, badge=unread)
             await self._note_failure(pusher, failed, passed)
         else:
             self._metrics.pushes_sent.inc("count")
-            await self._note_told(pusher, up_to, unread, rejected)
+            await self._note_told(pusher, passed.cursor, passed.badge, rejected)
         return Attempt.MADE
 
     async def _note_told(

@@ -16,12 +16,13 @@ Spec: push gateway API; client-server API, "Push Notifications".
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from typing import Any, TypeAlias
 
 from federation.events.ids import UserId
 from federation.transport.wakeup import Wakeup
 from homeserver import limits
+from homeserver.engine.entries import EventEntry, Placed, ReceiptEntry
 from homeserver.rules.push.pushers import gateway_of
 from homeserver.services.push.delivery.attempts import (
     Attempt,
@@ -29,6 +30,7 @@ from homeserver.services.push.delivery.attempts import (
     PushAttempts,
     PushPorts,
 )
+from homeserver.services.push.delivery.queue import KnownPushers
 from homeserver.storage.database import Database, DatabaseUnavailable
 from homeserver.storage.push.pushers import PusherProgress, PusherTable, StoredPusher
 
@@ -51,32 +53,44 @@ class _Task:
 
 
 class PushDeliveries:
-    """The pushers of all users. `start` resumes what the last run left owed."""
+    """The pushers of all users, who are served from `start` on."""
 
-    def __init__(self, database: Database, ports: PushPorts, spawn: Spawn) -> None:
+    def __init__(self, database: Database, ports: PushPorts, known: KnownPushers) -> None:
         self._table, self._source = PusherTable(database), ports.source
         self._attempts = PushAttempts(self._table, ports)
-        self._gateways, self._clock, self._spawn = ports.gateways, ports.clock, spawn
-        self._of_user: dict[UserId, set[int]] = {}
+        self._gateways, self._clock = ports.gateways, ports.clock
+        self._spawn: Spawn | None = None
+        self._known = known
         self._tasks: dict[int, _Task] = {}
 
-    async def start(self) -> None:
-        """Learns of all pushers, and serves those that are owed something."""
+    async def start(self, spawn: Spawn) -> None:
+        """Learns of all pushers, and serves those that the last run left owed something, each by a
+        task that `spawn` starts."""
+        self._spawn = spawn
         for user_id, pusher_id in await self._table.load_ids():
-            self._of_user.setdefault(user_id, set()).add(pusher_id)
+            self._known.add(user_id, pusher_id)
         for user_id, pusher_id in await self._source.lagging():
             self._wake(user_id, pusher_id)
 
     def on_set(self, user_id: UserId, pusher_id: int) -> None:
         """Serves a pusher that was set; one that was failing is tried at once."""
-        self._of_user.setdefault(user_id, set()).add(pusher_id)
+        self._known.add(user_id, pusher_id)
         self._wake(user_id, pusher_id).is_reset = True
 
     def on_changed(self, user_ids: Collection[UserId]) -> None:
         """Serves the pushers of users who have new notifications, or have read some."""
         for user_id in user_ids:
-            for pusher_id in self._of_user.get(user_id, ()):
+            for pusher_id in self._known.of(user_id):
                 self._wake(user_id, pusher_id)
+
+    def on_commit(self, batch: Sequence[Placed]) -> None:
+        """Follows the log: who sends a receipt or an event has read something."""
+        for placed in batch:
+            match placed.entry:
+                case ReceiptEntry(user_id=user_id):
+                    self.on_changed([user_id])
+                case EventEntry(event=event) if event.sender in self._known:
+                    self.on_changed([event.sender])
 
     def is_serving(self, pusher_id: int) -> bool:
         """Returns whether the pusher has a task now."""
@@ -86,6 +100,7 @@ class PushDeliveries:
         task = self._tasks.get(pusher_id)
         if task is None:
             task = self._tasks[pusher_id] = _Task(Wakeup(self._clock))
+            assert self._spawn is not None, "nobody is served before the start"
             self._spawn("pusher", lambda: self._serve(user_id, pusher_id))
         task.wakeup.set()
         return task
@@ -106,7 +121,7 @@ class PushDeliveries:
                 await self._clock.sleep(limits.PUSH_DATABASE_RETRY_S)
                 continue
             if attempt is None:
-                self._forget(user_id, pusher_id)
+                self._known.remove(user_id, pusher_id)
                 break
             if attempt is Attempt.HELD_BACK:
                 await task.wakeup.wait(limits.PUSH_BADGE_PAUSE_S)
@@ -119,8 +134,10 @@ class PushDeliveries:
         """Makes one attempt, once it is due and has its turn; None if the pusher is gone."""
         if task.stored is None:
             task.stored = await self._table.load(pusher_id)
-        if task.stored is None or (gateway := gateway_of(task.stored.pusher)) is None:
+        if task.stored is None:
             return None
+        if (gateway := gateway_of(task.stored.pusher)) is None:
+            return Attempt.NOTHING  # one of another kind: `digests`
         await self._wait_back_off(task, task.stored.progress)
         is_failing = task.stored.progress.failures > 0
         async with self._gateways.turn(gateway, is_failing=is_failing):
@@ -140,9 +157,3 @@ class PushDeliveries:
             while not task.is_reset and (left_s := end_s - self._clock.monotonic_s()) > 0:
                 await task.wakeup.wait(left_s)
         task.is_reset = False
-
-    def _forget(self, user_id: UserId, pusher_id: int) -> None:
-        rest = self._of_user.get(user_id, set())
-        rest.discard(pusher_id)
-        if not rest:
-            self._of_user.pop(user_id, None)

@@ -175,3 +175,13 @@ def test_a_pusher_of_another_kind_has_no_gateway() -> None:
     assert http is not None
     assert gateway_of(http) == parse_gateway(URL)
     assert gateway_of(Pusher(http.key, "other", *texts, data=b"{}")) is None
+
+
+def test_a_pusher_of_mails_is_named_by_its_address() -> None:
+    email = body(kind="email", app_id="m.email", pushkey="anna@mail.example", data={})
+    request = parse_request(email)
+    assert request.pusher is not None
+    assert (request.pusher.kind, gateway_of(request.pusher)) == ("email", None)
+    assert refusal({**email, "app_id": "org.example.app"}) == (400, "M_INVALID_PARAM")
+    for address in ("anna", "anna@mail.example\r\nBcc: x@y", "<anna@mail.example>", "a,b@c.d"):
+        assert refusal({**email, "pushkey": address}) == (400, "M_INVALID_PARAM")

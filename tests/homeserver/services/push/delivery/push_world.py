@@ -14,12 +14,14 @@ from federation.events.ids import DeviceId, EventId, RoomId, UserId
 from homeserver.metrics import ServerMetrics
 from homeserver.rules.push.gateway_messages import EventNames
 from homeserver.rules.push.pushers import GatewayAddress, Pusher, PusherKey
-from homeserver.services.push.delivery.attempts import OwedPush, OwedPushes, PushPorts
+from homeserver.services.push.delivery.attempts import OwedPushes, PushPorts
 from homeserver.services.push.delivery.contents import PushContents
 from homeserver.services.push.delivery.deliveries import PushDeliveries
 from homeserver.services.push.delivery.gateways import Gateways, PushFailed, PushFailure
+from homeserver.services.push.delivery.queue import KnownPushers
 from homeserver.storage.database import Database
-from homeserver.storage.push.pushers import PusherProgress, PusherTable, StoredPusher
+from homeserver.storage.push.owed_pushes import OwedPush
+from homeserver.storage.push.pushers import PusherProgress, PusherTable
 from tests.federation.transport.memory_ports import JumpingClock, Tasks, until
 from tests.spec.witness import check_request
 
@@ -86,7 +88,7 @@ class MemoryContents:
         self.broken: set[EventId] = set()
 
     async def event(
-        self, _pusher: StoredPusher, room_id: RoomId, event_id: EventId
+        self, _user_id: UserId, room_id: RoomId, event_id: EventId
     ) -> Mapping[str, Any] | None:
         if event_id in self.broken:
             raise RuntimeError("an event that can't be read")
@@ -94,7 +96,7 @@ class MemoryContents:
             return None
         return {"event_id": event_id, "room_id": room_id, "type": "t", "content": {}}
 
-    async def names(self, _event: Mapping[str, Any]) -> EventNames:
+    async def names(self, _user_id: UserId, _event: Mapping[str, Any]) -> EventNames:
         return EventNames()
 
 
@@ -155,7 +157,7 @@ class PushWorld:
             metrics=self.metrics,
             random=lambda: self.random,
         )
-        self.deliveries = PushDeliveries(database, ports, self.tasks.spawn)
+        self.deliveries = PushDeliveries(database, ports, KnownPushers())
 
     async def set(self, pushkey: str = "phone", user_id: UserId = ALICE, **data: Any) -> int:
         """Sets a pusher, as a client's request does; its ID."""
@@ -222,7 +224,7 @@ async def push_world(
     """Runs deliveries; with another's source, as after a restart."""
     clock = clock or JumpingClock()
     world = PushWorld(database, clock, source or MemorySource(clock))
-    await world.deliveries.start()
+    await world.deliveries.start(world.tasks.spawn)
     try:
         yield world
     finally:

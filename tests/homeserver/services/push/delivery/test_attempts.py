@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from homeserver import limits
 from homeserver.rules.push.pushers import gateway_of
-from homeserver.services.push.delivery.attempts import Attempt, AttemptState, PushAttempts
+from homeserver.services.push.delivery.attempts import (
+    Attempt,
+    AttemptState,
+    OwedPushes,
+    PushAttempts,
+)
 from homeserver.services.push.delivery.gateways import PushFailure
 from homeserver.storage.database import Database
 from homeserver.storage.push.pushers import PusherProgress
@@ -304,3 +311,21 @@ async def test_pushes_are_counted(steps: Steps) -> None:
         "freehold_pushers_rejected_total 1.0",
     ):
         assert line in text
+
+
+async def test_a_count_alone_has_nothing_in_it_that_is_still_to_be_told(
+    steps: Steps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, owed = steps.world.source, MemorySource.owed
+    came: list[str] = []
+
+    async def then_one_comes(*given: Any, **named: Any) -> OwedPushes:
+        found = await owed(*given, **named)
+        if not came:
+            came.append(source.add())
+        return found
+
+    monkeypatch.setattr(MemorySource, "owed", then_one_comes)
+    assert await steps.step() is NOTHING
+    await steps.all()
+    assert steps.told == came

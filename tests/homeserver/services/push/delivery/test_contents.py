@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any
 
+import orjson
 import pytest
 
 from federation.errors import MatrixError
 from federation.events.ids import EventId, RoomId, UserId
+from homeserver.engine.entries import MembershipEntry, Unit
 from homeserver.rules.push.gateway_messages import EventNames
-from homeserver.rules.push.pushers import Pusher, PusherKey
 from homeserver.services.push.delivery.contents import PushContents
-from homeserver.storage.push.pushers import PusherProgress, StoredPusher
-from tests.homeserver.room_world import ALICE, BOB, World, room_world
-
-PUSHER = Pusher(PusherKey("app", "key"), "http", "App", "Phone", "", "en", b"{}")
+from tests.homeserver.room_world import ALICE, BOB, CAROL, STRANGER, World, room_world
 
 
 @pytest.fixture
@@ -25,7 +23,7 @@ async def world(shared_database_url: str) -> AsyncIterator[World]:
 
 
 def contents_of(world: World) -> PushContents:
-    return PushContents(world.engine.rooms, world.timeline.history.event)
+    return PushContents(world.engine.rooms, world.engine.memberships, world.timeline.history.event)
 
 
 async def shared_room(world: World, **body: Any) -> RoomId:
@@ -40,8 +38,7 @@ async def said(world: World, room_id: RoomId, body: str = "hello") -> EventId:
 
 
 async def event(world: World, user_id: UserId, room_id: RoomId, event_id: EventId) -> Any:
-    pusher = StoredPusher(1, user_id, 0, PUSHER, PusherProgress(0))
-    return await contents_of(world).event(pusher, room_id, event_id)
+    return await contents_of(world).event(user_id, room_id, event_id)
 
 
 async def test_an_event_is_as_its_reader_sees_it(world: World) -> None:
@@ -76,18 +73,58 @@ async def test_other_errors_are_raised(world: World) -> None:
     async def fails(*_asked: object) -> bytes:
         raise MatrixError(503, "M_UNKNOWN", "later")
 
-    pusher = StoredPusher(1, BOB, 0, PUSHER, PusherProgress(0))
+    contents = PushContents(world.engine.rooms, world.engine.memberships, fails)
+    room_id = await shared_room(world)
     with pytest.raises(MatrixError, match="later"):
-        await PushContents(world.engine.rooms, fails).event(pusher, RoomId("!r"), EventId("$e"))
+        await contents.event(BOB, room_id, EventId("$e"))
 
 
 async def test_names_are_those_of_now(world: World) -> None:
     room_id = await shared_room(world, room_alias_name="room")
     found = await event(world, BOB, room_id, await said(world, room_id))
-    names = contents_of(world).names
+
+    async def names(event: Any) -> EventNames:
+        return await contents_of(world).names(BOB, event)
+
     assert await names(found) == EventNames("Alice", "", "#room:here.example")
     await world.put_state(ALICE, room_id, "m.room.name", {"name": "Wonderland"})
     assert await names(found) == EventNames("Alice", "Wonderland", "#room:here.example")
     await world.put_state(ALICE, room_id, "m.room.name", {"name": ["of another type"]})
     assert (await names(found)).room_name == ""
     assert await names({**found, "room_id": "!nowhere:here.example"}) == EventNames()
+
+
+STRIPPED = [
+    {"type": "m.room.name", "state_key": "", "sender": STRANGER, "content": {"name": "Far"}},
+    {"type": "m.room.member", "state_key": STRANGER, "sender": STRANGER, "content": {}},
+    {"type": "m.room.topic", "state_key": "", "sender": STRANGER, "content": []},
+]
+
+
+async def test_an_invite_to_a_room_elsewhere_is_told_while_it_is_open(world: World) -> None:
+    room_id, event_id = RoomId("!far:there.example"), EventId("$invite")
+    invite = MembershipEntry(
+        user_id=BOB,
+        room_id=room_id,
+        membership="invite",
+        event_id=event_id,
+        sender=STRANGER,
+        stripped=orjson.dumps(STRIPPED),
+        version="11",
+    )
+    await world.committer.submit(Unit([invite]))
+    found = await event(world, BOB, room_id, event_id)
+    assert found == {
+        "content": {"membership": "invite"},
+        "event_id": event_id,
+        "room_id": room_id,
+        "sender": STRANGER,
+        "state_key": BOB,
+        "type": "m.room.member",
+    }
+    assert await contents_of(world).names(BOB, found) == EventNames("", "Far", "")
+    assert await contents_of(world).names(CAROL, found) == EventNames()
+    assert await event(world, CAROL, room_id, event_id) is None
+    assert await event(world, BOB, room_id, EventId("$other")) is None
+    await world.remote.set_ours(room_id, BOB, "leave")
+    assert await event(world, BOB, room_id, event_id) is None
