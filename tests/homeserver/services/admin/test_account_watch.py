@@ -9,6 +9,7 @@ import pytest
 from federation.events.ids import ServerName, UserId
 from homeserver import limits
 from homeserver.clock import SystemClock
+from homeserver.services.accounts.accounts import end_account
 from homeserver.services.accounts.passwords import Passwords
 from homeserver.services.admin.account_watch import AccountWatch
 from homeserver.services.admin.accounts import AccountAdministration
@@ -85,30 +86,41 @@ async def test_an_account_that_is_ended_elsewhere_loses_its_devices(
     assert await server.database.fetchval("SELECT count(*) FROM devices") == 0
 
 
+async def until_listening(server: AccountServer) -> None:
+    """Waits until a watch has done all that it does at its start: its check comes after."""
+
+    async def listens() -> bool:
+        last = await server.database.fetchval(f"SELECT query {LISTENER}")
+        return bool(last == "SELECT 1")
+
+    await until(listens, "the watch listens")
+
+
 async def test_a_start_finishes_what_was_ended_while_no_server_ran(
-    server: AccountServer, admin: AccountAdministration, monkeypatch: pytest.MonkeyPatch
+    accounts_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The watch of this server is told nothing; another one starts afterwards."""
-    token = str((await server.register("anna"))["access_token"])
-    await admin.mark("anna", AccountMark.LOCKED, value=True)
-    await becomes(server, token, "M_USER_LOCKED")  # from here on, the watch listens
-    monkeypatch.setattr("homeserver.storage.accounts.moderation._CHANNEL", "nobody listens here")
-    await admin.deactivate("anna", erase=False)
-    assert server.watched.deactivated == []
-    watch = AccountWatch(
-        server.database,
-        SystemClock(),
-        server.services.tokens,
-        server.services.removal,
-        on_deactivated=server.watched.hooks.on_deactivated,
-    )
-    server.supervisor.spawn("second watch", watch.run)
+    monkeypatch.setattr(limits, "ACCOUNT_WATCH_S", 0.05)
+    async with account_server(accounts_url) as server:
+        await until_listening(server)
+        await server.register("anna")
+        async with server.database.transaction() as connection:
+            assert await end_account(connection, ANNA, erase=False)
+        assert server.watched.deactivated == []
+        watch = AccountWatch(
+            server.database,
+            SystemClock(),
+            server.services.tokens,
+            server.services.removal,
+            on_deactivated=server.watched.hooks.on_deactivated,
+        )
+        server.supervisor.spawn("second watch", watch.run)
 
-    async def is_told() -> bool:
-        return server.watched.deactivated == [ANNA]
+        async def is_told() -> bool:
+            return server.watched.deactivated == [ANNA]
 
-    await until(is_told, "what was ended is finished")
-    assert await server.database.fetchval("SELECT count(*) FROM devices") == 0
+        await until(is_told, "what was ended is finished")
+        assert await server.database.fetchval("SELECT count(*) FROM devices") == 0
 
 
 async def test_after_a_lost_connection_tokens_are_read_again(
@@ -116,13 +128,7 @@ async def test_after_a_lost_connection_tokens_are_read_again(
 ) -> None:
     monkeypatch.setattr(limits, "ACCOUNT_WATCH_S", 0.05)
     async with account_server(accounts_url) as server:
-
-        async def listens() -> bool:
-            """Its check comes after all that it does at its start."""
-            last = await server.database.fetchval(f"SELECT query {LISTENER}")
-            return bool(last == "SELECT 1")
-
-        await until(listens, "the watch listens")
+        await until_listening(server)
         token = str((await server.register("anna"))["access_token"])
         assert await errcode(server, token) == ""
         await server.database.execute("UPDATE accounts SET is_locked = true")
