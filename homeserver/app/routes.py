@@ -42,7 +42,7 @@ def make_routes(services: Services, config: Config) -> list[Route]:
     return table(
         [
             server_info_routes(config),
-            *account_routes(services.accounts, services.identity.proofs, config, pages),
+            *account_routes(services.accounts, services.identity, config, pages),
             *sso_routes(services.sign_on, services.accounts, config, pages),
             *identity_routes(
                 services.identity, services.accounts.accounts, services.accounts.uia, pages

@@ -5,7 +5,8 @@ Spec: client-server API, "Account registration and management", "Current account
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TypeAlias
 
 import msgspec
 
@@ -61,8 +62,12 @@ class RegisterBody(msgspec.Struct, frozen=True, kw_only=True):
         return NewDevice(device_id, name, address, refreshable)
 
 
+UnbindAll: TypeAlias = Callable[[UserId, str | None], Awaitable[bool]]
+"""Unbinds a user's addresses at identity servers, at all or at the one that is named."""
+
+
 class DeactivateBody(msgspec.Struct, frozen=True, kw_only=True):
-    """POST /account/deactivate. There are no third-party IDs to unbind from `id_server`."""
+    """POST /account/deactivate."""
 
     auth: JsonObject | None = None
     erase: bool = False
@@ -80,10 +85,11 @@ class AccountsApi:
         enabled: bool,
         flows: Sequence[Flow],
         guests: bool,
+        unbind_all: UnbindAll,
     ) -> None:
         self._accounts, self._uia = accounts, uia
         self._enabled, self._guests = enabled, guests
-        self._flows = flows
+        self._flows, self._unbind_all = flows, unbind_all
 
     def routes(self) -> list[Route]:
         """Returns the routes of this part."""
@@ -183,8 +189,9 @@ class AccountsApi:
         body = await request.parse(DeactivateBody)
 
         async def perform(_passed: Mapping[str, str]) -> JsonObject:
+            is_unbound = await self._unbind_all(request.requester.user_id, body.id_server)
             await self._accounts.deactivate(request.requester, erase=body.erase)
-            return {"id_server_unbind_result": "success"}
+            return {"id_server_unbind_result": "success" if is_unbound else "no-support"}
 
         asked = guarded("deactivate", request.requester, await request.json())
         return await self._uia.guard(asked, perform)

@@ -17,7 +17,7 @@ from homeserver.api.accounts.sessions import SessionsApi
 from homeserver.api.accounts.stage_pages import CaptchaPage, StagePagesApi, StageParts
 from homeserver.api.http.routes import Route
 from homeserver.api.sso.sso import CONFIRM
-from homeserver.app.domains.identity import ProofServices
+from homeserver.app.domains.identity import IdentityServices, ProofServices
 from homeserver.app.engine import Engine
 from homeserver.config import Config
 from homeserver.rules.accounts.login_flows import PASSWORD, SSO, registration_flows
@@ -133,7 +133,7 @@ def make_accounts(
 
 
 def account_routes(
-    services: AccountServices, proofs: ProofServices, config: Config, pages: Pages
+    services: AccountServices, identity: IdentityServices, config: Config, pages: Pages
 ) -> list[Sequence[Route]]:
     """Returns the endpoints."""
     registration = config.registration
@@ -149,10 +149,11 @@ def account_routes(
                 terms=bool(config.terms),
             ),
             guests=registration.guests,
+            unbind_all=identity.bindings.unbind_all,
         ).routes(),
         LoginsApi(
             services.logins,
-            proofs.identifiers.find,
+            identity.proofs.identifiers.find,
             public_baseurl=config.public_baseurl,
             providers=[one.listed() for one in config.sso.providers],
         ).routes(),
@@ -161,7 +162,7 @@ def account_routes(
             StageParts(
                 services.uia,
                 pages,
-                proofs.validations,
+                identity.proofs.validations,
                 config.terms,
                 CaptchaPage(config.recaptcha.site_key, config.recaptcha.script_url),
                 sso_links=[(one.name, f"{CONFIRM}/{one.id}") for one in config.sso.providers],

@@ -41,6 +41,7 @@ from homeserver.services.accounts.requester import Requester
 from homeserver.services.accounts.tokens import Tokens, token_hash, unknown_token
 from homeserver.storage.account_data import account_data
 from homeserver.storage.accounts import (
+    accepted_policies,
     accounts,
     openid_tokens,
     profiles,
@@ -52,6 +53,7 @@ from homeserver.storage.encryption import key_backups
 from homeserver.storage.ephemeral import receipts
 from homeserver.storage.identity import third_party_ids
 from homeserver.storage.push import push_rules
+from homeserver.storage.sso import sso_users
 
 AlsoStored: TypeAlias = Callable[[Connection, UserId, int], Awaitable[None]]
 """Stores what belongs to a new account, in its transaction, at a time in milliseconds."""
@@ -219,12 +221,6 @@ class Accounts:
 
         async def work(connection: Connection) -> Sequence[Entry]:
             await end_account(connection, user_id, erase=erase, token_id=requester.token_id)
-            await accounts.deactivate(connection, user_id, erase=erase, token_id=requester.token_id)
-            await profiles.delete_all(connection, user_id)
-            await key_backups.delete_all(connection, user_id)
-            if erase:
-                await account_data.delete_all(connection, user_id)
-                await push_rules.delete_all(connection, user_id)
             return ()
 
         await self._parts.removal.remove(user_id, None, first=work)
@@ -289,7 +285,10 @@ async def end_account(
     await openid_tokens.delete_all(connection, user_id)
     if erase:
         await account_data.delete_all(connection, user_id)
+        await push_rules.delete_all(connection, user_id)
         await receipts.delete_all(connection, user_id)
+        await accepted_policies.delete_all(connection, user_id)
+        await sso_users.delete_all(connection, user_id)
     return is_ended
 
 

@@ -62,6 +62,17 @@ class Bindings:
         results = [await self._unbind_at(one, user_id, medium, canonical) for one in servers]
         return bool(results) and all(results)
 
+    async def unbind_all(self, user_id: UserId, id_server: str | None) -> bool:
+        """Unbinds all addresses of a user that were bound through this server, where they were, or
+        at one identity server. Returns False if one refuses; what it refuses is still known."""
+        servers = None if id_server is None else [self._servers.check(id_server)]
+        results = [
+            await self._unbind_at(one, user_id, medium, address)
+            for medium, address, bound_at in await self._table.load_all(user_id)
+            for one in servers or [bound_at]
+        ]
+        return all(results)
+
     async def _unbind_at(
         self, id_server: ServerName, user_id: UserId, medium: str, address: str
     ) -> bool:

@@ -19,6 +19,11 @@ async def add(
     )
 
 
+async def delete_all(connection: Connection, user_id: UserId) -> None:
+    """Forgets what a user accepted."""
+    await connection.execute("DELETE FROM accepted_policies WHERE user_id = $1", user_id)
+
+
 class AcceptedPolicyTable:
     """The accepted policies."""
 

@@ -42,6 +42,15 @@ class ThirdPartyBindingTable:
         )
         return [ServerName(row[0]) for row in rows]
 
+    async def load_all(self, user_id: UserId) -> list[tuple[str, str, ServerName]]:
+        """Returns a user's bindings: medium, address and identity server, in order."""
+        rows = await self._database.fetch(
+            "SELECT medium, address, id_server FROM third_party_bindings WHERE user_id = $1"
+            " ORDER BY medium, address, id_server",
+            user_id,
+        )
+        return [(row[0], row[1], ServerName(row[2])) for row in rows]
+
     async def delete(
         self, user_id: UserId, medium: str, address: str, id_server: ServerName
     ) -> None:

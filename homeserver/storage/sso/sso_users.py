@@ -18,6 +18,11 @@ async def add(connection: Connection, provider: str, subject: str, user_id: User
     return bool(added)
 
 
+async def delete_all(connection: Connection, user_id: UserId) -> None:
+    """Forgets how providers know a user."""
+    await connection.execute("DELETE FROM sso_users WHERE user_id = $1", user_id)
+
+
 class SsoUserTable:
     """The users that providers know."""
 

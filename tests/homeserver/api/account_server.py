@@ -214,7 +214,7 @@ async def account_server(
     pages = Pages(SERVER)
     sign_on = make_sign_on(context, database, config, outside.trusted, services)
     parts = [
-        *account_routes(services, proofs, config, pages),
+        *account_routes(services, identity, config, pages),
         *identity_routes(identity, services.accounts, services.uia, pages),
         *sso_routes(sign_on, services, config, pages),
         *admin_routes(admin, config),

@@ -82,6 +82,11 @@ async def live(scene: Scene, eve: User) -> str:
         ("POST", "/users/@x:y.example/report", {"reason": "rude"}),
     ):  # fmt: skip
         await server.ok(method, path, body, by=eve)
+    for row in (
+        "INSERT INTO sso_users (provider, subject, user_id) VALUES ('p', $2, $1)",
+        "INSERT INTO accepted_policies VALUES ($1, $2, '1', 1)",
+    ):
+        await server.database.execute(row, me, WORD)
     again = {"type": "m.login.password", "identifier": AUTH["identifier"], "password": "secret"}
     await server.ok("POST", "/login", {**again, "refresh_token": True})
     return event_id

@@ -87,6 +87,31 @@ async def test_an_address_that_is_deleted_is_unbound(world: World) -> None:
         await world.identity.next()
 
 
+async def test_what_an_ended_account_had_bound_is_unbound(world: World) -> None:
+    user = await world.server.register("gil")
+    for address in ("gil@x.org", "gil2@x.org"):
+        await world.bind(user, address)
+        await world.identity.next()
+    auth = {"type": "m.login.password", "user": "gil", "password": "secret"}
+    reply = await world.server.call(
+        "POST", "/account/deactivate", {"auth": auth}, token=user["access_token"]
+    )
+    assert reply.body == {"id_server_unbind_result": "success"}
+    asked = [(await world.identity.next())["body"]["threepid"]["address"] for _ in range(2)]
+    assert asked == ["gil2@x.org", "gil@x.org"]
+
+
+async def test_an_account_ends_although_an_identity_server_is_away(world: World) -> None:
+    user = await world.server.register("hal")
+    await world.bind(user, "hal@x.org")
+    await world.identity.next()
+    auth = {"type": "m.login.password", "user": "hal", "password": "secret"}
+    body = {"auth": auth, "id_server": "localhost:1"}
+    reply = await world.server.call("POST", "/account/deactivate", body, token=user["access_token"])
+    assert reply.body == {"id_server_unbind_result": "no-support"}
+    assert (await world.server.log_in("hal", "secret")).status == 403
+
+
 async def test_an_identity_server_can_be_named(world: World) -> None:
     user = await world.server.register("cat")
     assert await world.unbind(user, "cat@x.org", id_server=world.identity.name) == "success"
