@@ -183,10 +183,10 @@ async def _write_members(connection: Connection, rows: CommitRows) -> None:
         )
     if rows.members:
         await memberships.upsert(connection, rows.members)
-    if rows.servers_left:
-        await memberships.servers_left(connection, rows.servers_left)
     if rows.servers_joined:
         await memberships.servers_joined(connection, rows.servers_joined)
+    if rows.servers_left:  # after the joins, some of which may end in this batch
+        await memberships.servers_left(connection, rows.servers_left)
 
 
 async def _write_history(connection: Connection, rows: CommitRows) -> None:

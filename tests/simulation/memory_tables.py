@@ -234,12 +234,12 @@ class Tables:
             self.upsert_members(imported.members)
             self._reset_servers(imported)
         self.upsert_members(rows.members)
-        for row_id, server, position in rows.servers_left:
-            for key, left in self.servers.items():
-                if key[:2] == (row_id, server) and left is None:
-                    self.servers[key] = position
         for row_id, server, position in rows.servers_joined:
             self.servers.setdefault((row_id, server, position), None)
+        for row_id, server, position in sorted(rows.servers_left, key=lambda one: one[2]):
+            for key, left in self.servers.items():
+                if key[:2] == (row_id, server) and left is None and key[2] < position:
+                    self.servers[key] = position
         for one in rows.log.memberships:
             self.upsert_members([self._known_member(one)])
 

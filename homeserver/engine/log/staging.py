@@ -265,8 +265,18 @@ class MemberCounts:
 
     def __init__(self, view: RoomView) -> None:
         self.joined, self.invited, self.servers = view.joined, view.invited, view.servers
-        self.servers_joined: list[ServerName] = []
-        self.servers_left: list[ServerName] = []
+        self._before = view.servers
+        self._touched: dict[ServerName, None] = {}
+
+    @property
+    def servers_joined(self) -> list[ServerName]:
+        """Returns the servers that had no user in the room before, and have one now."""
+        return [one for one in self._touched if one in self.servers and one not in self._before]
+
+    @property
+    def servers_left(self) -> list[ServerName]:
+        """Returns the servers that had a user in the room before, and have none now."""
+        return [one for one in self._touched if one in self._before and one not in self.servers]
 
     def apply(self, old: StateMap, changes: Sequence[StateChange]) -> None:
         """Counts the changes of members among `changes`; `old` is the state before them."""
@@ -282,13 +292,11 @@ class MemberCounts:
 
     def _server(self, server: ServerName, step: int) -> None:
         count = self.servers.get(server, 0) + step
-        if count == 1 and step == 1:
-            self.servers_joined.append(server)
+        self._touched[server] = None
         if count > 0:
             self.servers = self.servers.set(server, count)
         else:
             self.servers = self.servers.delete(server)
-            self.servers_left.append(server)
 
 
 @dataclass(frozen=True, slots=True)

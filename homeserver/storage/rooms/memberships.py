@@ -88,11 +88,17 @@ async def servers_joined(connection: Connection, rows: Sequence[tuple[int, str, 
 
 
 async def servers_left(connection: Connection, rows: Sequence[tuple[int, str, int]]) -> None:
-    """Writes rows of (room_row_id, server, position): the server's last user left."""
+    """Writes rows of (room_row_id, server, position): the server's last user left. Each ends the
+    stays that began before it. *Precondition:* the joins of the batch are written, as one of them
+    may end in it; a server that is taken to stay would go on to be sent the room's events."""
     await connection.execute(
-        "UPDATE room_servers s SET left_position = u.position FROM unnest($1::bigint[],"
-        " $2::text[], $3::bigint[]) AS u (room_row_id, server, position)"
-        " WHERE s.room_row_id = u.room_row_id AND s.server = u.server AND s.left_position IS NULL",
+        "UPDATE room_servers s SET left_position = e.position FROM ("
+        " SELECT r.room_row_id, r.server, r.joined_position, min(u.position) AS position"
+        " FROM unnest($1::bigint[], $2::text[], $3::bigint[]) AS u (room_row_id, server, position)"
+        " JOIN room_servers r USING (room_row_id, server)"
+        " WHERE r.left_position IS NULL AND r.joined_position < u.position GROUP BY 1, 2, 3) e"
+        " WHERE s.room_row_id = e.room_row_id AND s.server = e.server"
+        " AND s.joined_position = e.joined_position",
         *([row[i] for row in rows] for i in range(3)),
     )
 

@@ -135,6 +135,29 @@ async def test_a_gap_that_the_batch_itself_fills_is_closed(
     ]
 
 
+async def test_stays_of_a_server_that_begin_and_end_within_a_batch(
+    database: Database, log: LogWriter
+) -> None:
+    async def stays() -> list[tuple[int, int | None]]:
+        found = await database.fetch(
+            "SELECT joined_position, left_position FROM room_servers WHERE server = 'x' ORDER BY 1"
+        )
+        return [(row[0], row[1]) for row in found]
+
+    rows = messages(1, "$2")
+    rows.servers_joined, rows.servers_left = [(ROOM, "x", 2)], [(ROOM, "x", 3)]
+    assert await log.write(Rows(rows), 1)
+    assert await stays() == [(2, 3)], "it would be sent the room's events for ever"
+    rows = messages(rows.up_to, "$3")
+    rows.servers_joined = [(ROOM, "x", 6)]
+    assert await log.write(Rows(rows), 1)
+    rows = messages(rows.up_to, "$4")
+    rows.servers_joined = [(ROOM, "x", 8)]
+    rows.servers_left = [(ROOM, "x", 9), (ROOM, "x", 7)]
+    assert await log.write(Rows(rows), 1)
+    assert await stays() == [(2, 3), (6, 7), (8, 9)]
+
+
 async def test_imported_members_come_before_those_of_the_batch(
     database: Database, log: LogWriter
 ) -> None:
@@ -142,7 +165,7 @@ async def test_imported_members_come_before_those_of_the_batch(
     imported = [MembershipRow(ROOM, user, "join", "$i", user, 1) for user in ("@a:x", "@b:x")]
     rows.imported = [ImportedMemberRows(ROOM, imported, ["x", "y"], 2)]
     rows.members = [MembershipRow(ROOM, "@a:x", "leave", "$l", "@a:x", 2)]
-    rows.servers_left = [(ROOM, "y", 2)]
+    rows.servers_left = [(ROOM, "y", 3)]
     rows.servers_joined = [(ROOM, "z", 2)]
     known = KnownMember("!far", "@u:a", "invite", "$f", "@s:far", 2, b"[]", b"{}", "11")
     rows.log = LogRows(memberships=[known])

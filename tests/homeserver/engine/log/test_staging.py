@@ -16,6 +16,7 @@ from homeserver import limits
 from homeserver.engine.entries import StateChange, TransactionKey
 from homeserver.engine.log.staging import (
     EventStates,
+    MemberCounts,
     Origin,
     Resolved,
     StagedEvent,
@@ -325,6 +326,19 @@ def test_unchanged_keys_are_no_change() -> None:
         StateChange(("m.room.member", BOB), EventId("$other"), "leave", kept.membership),
         StateChange(("m.room.create", ""), None),
     )
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_server_whose_users_change_places_stays(order: int) -> None:
+    room = StagedRoom()
+    dan, eve = ("m.room.member", "@dan:hs3"), ("m.room.member", "@eve:hs3")
+    room.say(enter(UserId(dan[1])))
+    old = room.room.staged
+    changes = [StateChange(dan, None, None, "join"), StateChange(eve, EventId("$e"), "join", None)]
+    counts = MemberCounts(old)
+    counts.apply(old.state, changes[::order])
+    assert (counts.servers_left, counts.servers_joined) == ([], [])
+    assert counts.servers["hs3"] == 1
 
 
 def test_a_corrected_room_keeps_its_place_and_counts_again() -> None:
