@@ -30,6 +30,7 @@ class HostileWeb:
     lookups: list[str] = field(default_factory=list)
     names: dict[str, Sequence[str]] = field(default_factory=dict)
     ended: list[str] = field(default_factory=list)
+    serving: set[asyncio.Task[None]] = field(default_factory=set)
 
     def url(self, path: str, host: str = PUBLIC) -> str:
         """The URL of a path."""
@@ -52,6 +53,9 @@ class HostileWeb:
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answers one request and closes the connection."""
         path = ""
+        task = asyncio.current_task()
+        assert task is not None, "a connection is a task"
+        self.serving.add(task)
         try:
             head = (await reader.readuntil(b"\r\n\r\n")).decode()
             first, *lines = head.split("\r\n")
@@ -67,6 +71,7 @@ class HostileWeb:
         except (ConnectionError, asyncio.IncompleteReadError):
             self.ended.append(path)
         finally:
+            self.serving.discard(task)
             writer.close()
 
 
@@ -115,6 +120,11 @@ async def hostile_web() -> AsyncIterator[HostileWeb]:
     finally:
         for server in (first, second):
             server.close()
+        # A page that waits doesn't see that its client has gone.
+        waiting = list(web.serving)
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
 
 
 @asynccontextmanager

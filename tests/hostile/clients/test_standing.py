@@ -97,6 +97,8 @@ GUESTS_MAY: Mapping[str, str] = {
             "PUT /sendToDevice/{eventType}/{txnId}",
             "PUT /profile/{userId}/{keyName}",
             "DELETE /profile/{userId}/{keyName}",
+            "PUT /uk.tcpip.msc4133/profile/{userId}/{keyName}",
+            "DELETE /uk.tcpip.msc4133/profile/{userId}/{keyName}",
             "GET /devices",
             "GET /devices/{deviceId}",
             "PUT /devices/{deviceId}",
@@ -249,6 +251,11 @@ async def test_a_sync_that_waits_gives_nothing_to_who_is_locked_meanwhile(person
 
         await until(is_waiting, "the sync waits")
         await person.set(user, AccountMark.LOCKED)
+
+        async def is_noticed() -> bool:
+            return (await server.call("GET", "/account/whoami", by=user)).status == 401
+
+        await until(is_noticed, "the lock is noticed")
         await server.send(person.scene.alice, room_id, "news", "a secret")
     reply = waiting.result()
     assert (reply.status, reply.errcode) == (401, "M_USER_LOCKED")

@@ -14,7 +14,15 @@ from homeserver.outbound.mail.composer import MailComposer, one_line, parse_mail
 from homeserver.rules.identity.email_addresses import InvalidEmail
 from tests.homeserver.outbound.mail.test_sender import StillClock
 
-VALUES = {"link": "https://hs1/x", "hours": 24}
+VALUES = {
+    "link": "https://hs1/x",
+    "hours": 24,
+    "user_id": "@anna:hs1",
+    "rooms": [
+        {"name": "A room", "more": 1, "lines": [{"sender": "Ben", "text": "hello"}], "link": "l"}
+    ],
+    "unsubscribe": "https://hs1/end",
+}
 TEMPLATES = Path(composer.__file__).parent / "templates"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from federation.events.ids import EventId
@@ -26,9 +27,9 @@ async def end(
 ) -> None:
     """Write a member event of ours that ends a membership."""
     event_id = EventId(f"${at}")
-    row = placed(at, event_id, sender="@ours:here", state_key=user_id)
-    for name, value in changes.items():
-        setattr(row, name, value)
+    row = msgspec.structs.replace(
+        placed(at, event_id, sender="@ours:here", state_key=user_id), **changes
+    )
     change = StateChangeRow(ROOM, at, "m.room.member", user_id, event_id, membership, former)
     async with database.transaction() as connection:
         await events.insert(connection, [row])
