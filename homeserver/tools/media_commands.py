@@ -5,21 +5,19 @@ Each command imports its dependencies when it runs.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
-from datetime import UTC, datetime
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from homeserver.tools.operator_command import with_config
+from homeserver.tools.operator_command import as_json_option, show, time_text, with_config
 
 if TYPE_CHECKING:
     from homeserver.services.admin.media import MediaAdministration
     from homeserver.storage.media.media import MediaItem
 
 T = TypeVar("T")
-_JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object on each line.")
 
 
 @click.group()
@@ -29,7 +27,7 @@ def media() -> None:
 
 @media.command("list")
 @with_config
-@_JSON
+@as_json_option
 @click.option("--user", help="Those that a user uploaded.")
 @click.option("--server", help="Those of a server, this one or another.")
 @click.option("--quarantined", is_flag=True, help="Those in quarantine.")
@@ -41,7 +39,7 @@ def list_media(
     async def print_all(admin: MediaAdministration) -> None:
         found = admin.all(user=user, server=server, is_quarantined=quarantined or None)
         async for item in found:
-            _show(_item_json(item), as_json, _item_text(item))
+            show(_item_json(item), as_json, _item_text(item))
 
     _run(path, print_all)
 
@@ -84,7 +82,7 @@ def delete(path: Path, user: str | None, uri: str | None) -> None:
 
 @media.command("usage")
 @with_config
-@_JSON
+@as_json_option
 def usage(path: Path, as_json: bool) -> None:
     """Shows how much space users and other servers take."""
 
@@ -97,10 +95,10 @@ def usage(path: Path, as_json: bool) -> None:
                 "bytes": one.bytes,
             }
             source = one.source or "(no user)"
-            _show(value, as_json, f"{source}  {one.files} files, {one.bytes:,} bytes")
+            show(value, as_json, f"{source}  {one.files} files, {one.bytes:,} bytes")
         total = await admin.stored_bytes()
         text = f"In the store, each content once: {total:,} bytes"
-        _show({"stored_bytes": total}, as_json, text)
+        show({"stored_bytes": total}, as_json, text)
 
     _run(path, print_all)
 
@@ -142,12 +140,6 @@ def _run(path: Path, work: Callable[[MediaAdministration], Awaitable[T]]) -> T:
         raise click.ClickException(str(error)) from error
 
 
-def _show(value: Mapping[str, Any], as_json: bool, text: str) -> None:
-    import json
-
-    click.echo(json.dumps(value, ensure_ascii=False) if as_json else text)
-
-
 def _item_json(item: MediaItem) -> dict[str, Any]:
     return {
         "uri": item.mxc.uri,
@@ -164,7 +156,7 @@ def _item_json(item: MediaItem) -> dict[str, Any]:
 
 def _item_text(item: MediaItem) -> str:
     size = "no content" if item.content is None else f"{item.content.size:,} bytes"
-    created = datetime.fromtimestamp(item.created_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M")
+    created = time_text(item.created_ms)
     mark = "  (quarantined)" if item.is_quarantined else ""
     who = item.uploader or "-"
     return f"{item.mxc.uri}  {item.content_type or '-'}  {size}  {created}  by {who}{mark}"

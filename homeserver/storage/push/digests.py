@@ -11,6 +11,7 @@ from federation.events.ids import UserId
 from homeserver import limits
 from homeserver.rules.push.pushers import EMAIL
 from homeserver.storage.database import Database
+from homeserver.storage.push.pushers import IS_LOCKED
 
 
 class DuePusher(msgspec.Struct, frozen=True):
@@ -38,7 +39,8 @@ class DigestTable:
         time and unread: at most `DIGESTS_AT_ONCE`."""
         rows = await self._database.fetch(
             "SELECT pusher_id, user_id, pushkey, secret::text, cursor, mails, mailed_ms, failures"
-            " FROM pushers p WHERE kind = $1 AND coalesce(retry_at_ms, 0) <= $2 AND EXISTS"
+            f" FROM pushers p WHERE kind = $1 AND NOT {IS_LOCKED.format(pushers='p')}"
+            " AND coalesce(retry_at_ms, 0) <= $2 AND EXISTS"
             " (SELECT FROM owed_pushes o LEFT JOIN push_events e ON e.event_id = o.event_id"
             "  WHERE o.user_id = p.user_id AND o.position > p.cursor AND o.owed_ms <= $3"
             "  AND NOT EXISTS (SELECT FROM push_reads r WHERE r.room_id = o.room_id"

@@ -35,13 +35,14 @@ class PusherProgress(msgspec.Struct, frozen=True):
 
 
 class StoredPusher(msgspec.Struct, frozen=True):
-    """A pusher of a user."""
+    """A pusher of a user. `is_locked`: the user's account is, for now."""
 
     pusher_id: int
     user_id: UserId
     set_ms: int
     pusher: Pusher
     progress: PusherProgress
+    is_locked: bool = False
 
 
 class NotSet(Enum):
@@ -55,7 +56,13 @@ class NotSet(Enum):
 
 _SETTINGS = "kind, app_display_name, device_display_name, profile_tag, lang, data"
 _PROGRESS = "cursor, badge, failures, failing_since_ms, retry_at_ms"
-_COLUMNS = f"pusher_id, user_id, set_ms, app_id, pushkey, {_SETTINGS}, {_PROGRESS}"
+IS_LOCKED = "EXISTS (SELECT FROM accounts a WHERE a.user_id = {pushers}.user_id AND a.is_locked)"
+"""Whether the account of a pusher's user is locked."""
+
+_COLUMNS = (
+    f"pusher_id, user_id, set_ms, app_id, pushkey, {_SETTINGS}, {_PROGRESS},"
+    f" {IS_LOCKED.format(pushers='pushers')}"
+)
 
 
 async def delete_of_devices(
@@ -189,4 +196,6 @@ def _settings(pusher: Pusher) -> tuple[str | bytes, ...]:
 
 def _stored(row: Any) -> StoredPusher:
     pusher = Pusher(PusherKey(*row[3:5]), *row[5:11])
-    return StoredPusher(row[0], UserId(row[1]), row[2], pusher, PusherProgress(*row[11:]))
+    return StoredPusher(
+        row[0], UserId(row[1]), row[2], pusher, PusherProgress(*row[11:16]), row[16]
+    )

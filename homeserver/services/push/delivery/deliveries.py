@@ -9,6 +9,8 @@ Rules:
 4. A failing pusher waits longer with each failure. What a gateway refuses several times is passed
    over, and so is what makes the task fail; no pusher waits for another one.
 5. Push keys that a gateway rejects are deleted, with their pushers.
+6. While an account is locked its pushers are told nothing: a lock is for an account that others may
+   have got hold of. What they are owed waits, as for a failing one.
 
 Spec: push gateway API; client-server API, "Push Notifications".
 """
@@ -23,7 +25,7 @@ from federation.events.ids import UserId
 from federation.transport.wakeup import Wakeup
 from homeserver import limits
 from homeserver.engine.entries import EventEntry, Placed, ReceiptEntry
-from homeserver.rules.push.pushers import gateway_of
+from homeserver.rules.push.pushers import GatewayAddress, gateway_of
 from homeserver.services.push.delivery.attempts import (
     Attempt,
     AttemptState,
@@ -136,13 +138,14 @@ class PushDeliveries:
             task.stored = await self._table.load(pusher_id)
         if task.stored is None:
             return None
-        if (gateway := gateway_of(task.stored.pusher)) is None:
-            return Attempt.NOTHING  # one of another kind: `digests`
+        if (gateway := _gateway_to_tell(task.stored)) is None:
+            task.stored = None  # read again at the next wake-up: a lock may have ended
+            return Attempt.NOTHING
         await self._wait_back_off(task, task.stored.progress)
         is_failing = task.stored.progress.failures > 0
         async with self._gateways.turn(gateway, is_failing=is_failing):
             task.stored = await self._table.load(pusher_id)
-            if task.stored is None or gateway_of(task.stored.pusher) != gateway:
+            if task.stored is None or _gateway_to_tell(task.stored) != gateway:
                 return None if task.stored is None else Attempt.MADE
             attempt = await self._attempts.step(task.stored, gateway, task.state)
         task.stored = None  # its progress was stored
@@ -157,3 +160,9 @@ class PushDeliveries:
             while not task.is_reset and (left_s := end_s - self._clock.monotonic_s()) > 0:
                 await task.wakeup.wait(left_s)
         task.is_reset = False
+
+
+def _gateway_to_tell(stored: StoredPusher) -> GatewayAddress | None:
+    """Returns the gateway of a pusher that may be told something now; None for one of another kind
+    (`digests`), or of a locked user."""
+    return None if stored.is_locked else gateway_of(stored.pusher)

@@ -148,6 +148,19 @@ async def test_no_pusher_waits_for_another(database: Database) -> None:
         await world.until_told(sent[0], pushkey="fails")
 
 
+async def test_a_locked_user_is_told_once_the_lock_ends(database: Database) -> None:
+    async with push_world(database) as world:
+        pusher_id = await world.set()
+        await database.execute(
+            "INSERT INTO accounts (user_id, created_ms, is_locked) VALUES ($1, 0, true)", ALICE
+        )
+        first = world.notify()
+        await world.until_idle(pusher_id)
+        assert world.gateways.told() == [], "who took the device reads on"
+        await database.execute("UPDATE accounts SET is_locked = false")
+        await world.until_told(first, world.notify())
+
+
 async def test_a_pusher_that_is_deleted_is_served_no_more(database: Database) -> None:
     async with push_world(database) as world:
         pusher_id = await world.set()

@@ -143,6 +143,22 @@ async def test_what_was_read_is_not_mailed(mailing: Mailing) -> None:
     assert (await mailing.row())["mails"] == 0
 
 
+async def test_a_locked_user_gets_no_mail_until_the_lock_ends(mailing: Mailing) -> None:
+    database = mailing.pushing.world.database
+    await database.execute(
+        "INSERT INTO accounts (user_id, created_ms, is_locked) VALUES ($1, 0, true)"
+        " ON CONFLICT (user_id) DO UPDATE SET is_locked = true",
+        BOB,
+    )
+    room_id = await mailing.begin()
+    await mailing.pushing.say(room_id, "hello")
+    await mailing.after(60)
+    assert (await mailing.row())["mails"] == 0
+    await database.execute("UPDATE accounts SET is_locked = false WHERE user_id = $1", BOB)
+    await mailing.after(60)
+    assert "hello" in texts(await mailing.next())[0]
+
+
 async def test_pauses_between_mails_grow_until_there_was_none_for_long(mailing: Mailing) -> None:
     room_id = await mailing.begin()
     pause = limits.DIGEST_PAUSE_MS_MIN / MINUTE
