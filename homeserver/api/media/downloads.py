@@ -24,10 +24,11 @@ _OLD = "/_matrix/media/v3"
 
 
 class DownloadsApi:
-    """Handlers of downloads."""
+    """Handlers of downloads. `is_open`: media of now are served without a token; while they aren't,
+    nobody without one makes this server fetch any."""
 
-    def __init__(self, downloads: Downloads) -> None:
-        self._downloads = downloads
+    def __init__(self, downloads: Downloads, *, is_open: bool) -> None:
+        self._downloads, self._is_open = downloads, is_open
 
     def routes(self) -> list[Route]:
         """Returns the routes of this part."""
@@ -62,7 +63,8 @@ class DownloadsApi:
             mxc_of(request),
             timeout_ms=timeout_ms,
             has_token=has_token,
-            allow_remote=has_token or request.query.flag("allow_remote") is not False,
+            allow_remote=has_token
+            or (self._is_open and request.query.flag("allow_remote") is not False),
         )
         return await serve(
             request,

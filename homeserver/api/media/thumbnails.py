@@ -30,10 +30,10 @@ _PATH = "/thumbnail/{serverName}/{mediaId}"
 
 
 class ThumbnailsApi:
-    """Handlers of thumbnails."""
+    """Handlers of thumbnails. `is_open` as for `DownloadsApi`."""
 
-    def __init__(self, downloads: Downloads, thumbnails: Thumbnails) -> None:
-        self._downloads, self._thumbnails = downloads, thumbnails
+    def __init__(self, downloads: Downloads, thumbnails: Thumbnails, *, is_open: bool) -> None:
+        self._downloads, self._thumbnails, self._is_open = downloads, thumbnails, is_open
 
     def routes(self) -> list[Route]:
         """Returns the routes of this part."""
@@ -62,7 +62,7 @@ class ThumbnailsApi:
             mxc_of(request),
             timeout_ms=timeout_ms,
             has_token=has_token,
-            allow_remote=has_token or query.flag("allow_remote") is not False,
+            allow_remote=has_token or (self._is_open and query.flag("allow_remote") is not False),
         )
         found = await self._thumbnails.find(
             item, shape, is_animated=is_animated, timeout_ms=timeout_ms

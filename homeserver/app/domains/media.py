@@ -156,10 +156,11 @@ def _make_web_client(config: Config, clock: Clock) -> WebClient:
 
 def media_routes(services: MediaServices, config: Config) -> list[Sequence[Route]]:
     """Returns the endpoints; previews only if they are on."""
+    is_open = config.media.unauthenticated
     routes: list[Sequence[Route]] = [
         UploadsApi(services.uploads).routes(),
-        DownloadsApi(services.downloads).routes(),
-        ThumbnailsApi(services.downloads, services.views.thumbnails).routes(),
+        DownloadsApi(services.downloads, is_open=is_open).routes(),
+        ThumbnailsApi(services.downloads, services.views.thumbnails, is_open=is_open).routes(),
     ]
     if config.media.previews.enabled:
         routes.append(UrlPreviewsApi(services.views.previews).routes())

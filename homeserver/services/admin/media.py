@@ -63,6 +63,7 @@ class MediaAdministration:
         if mxc.origin == self._server_name:
             raise _unknown(mxc)
         await self._quarantine.add_unseen(mxc, now_ms=self._clock.now_ms())
+        await self._quarantine.add(mxc)  # with its content, if that came in between
         return mxc
 
     async def release(self, uri: str) -> Mxc:

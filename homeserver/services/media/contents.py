@@ -92,15 +92,17 @@ class Contents:
         return await self._store.read(content.sha256, start, end)
 
     async def delete_unreferenced(self) -> int:
-        """Deletes contents that nothing refers to; returns their number. Raises
-        BlobStoreUnavailable or DatabaseUnavailable; what was begun is finished the next time."""
+        """Deletes contents that nothing refers to; returns their number, 0 while another process
+        does it. Raises BlobStoreUnavailable or DatabaseUnavailable; what was begun is finished the
+        next time."""
         before_ms = self._clock.now_ms() - limits.MEDIA_UNREFERENCED_MS
         deleted = 0
-        while claimed := await self._rows.claim(before_ms=before_ms):
-            for sha256 in claimed:
-                await self._store.delete(sha256)
-                await self._rows.forget(sha256)
-            deleted += len(claimed)
+        async with self._rows.sweeping() as sweep:
+            while sweep is not None and (claimed := await sweep.claim(before_ms=before_ms)):
+                for sha256 in claimed:
+                    await self._store.delete(sha256)
+                    await sweep.forget(sha256)
+                deleted += len(claimed)
         return deleted
 
     async def remove_unfinished(self) -> int:

@@ -1,8 +1,9 @@
 """The background job that lets media go, and frees their space.
 
 Each round deletes, in this order: IDs whose time is over; the uploads of users who were erased;
-what the settings let go (by age, by the last access, by size); then contents that nothing refers
-to, and what unfinished writers left. What a round that failed didn't do, the next one does.
+what the settings let go (by age, by the last access, by size); then thumbnails of what is gone,
+contents that nothing refers to, and what unfinished writers left. What a round that failed didn't
+do, the next one does.
 
 An erased user's uploads are data of the user that aren't events, which an erasure covers (spec:
 client-server API, "Account deactivation": `erase`). They go whole, avatars included; a content that
@@ -23,6 +24,7 @@ from homeserver.services.media.contents import Contents
 from homeserver.storage.database import Database, DatabaseUnavailable
 from homeserver.storage.media.blob_store import BlobStoreUnavailable
 from homeserver.storage.media.retention import MediaClass, RetentionTable
+from homeserver.storage.media.thumbnails import ThumbnailTable
 
 _log = logging.getLogger(__name__)
 
@@ -39,6 +41,7 @@ class Retention:
         clock: Clock,
     ) -> None:
         self._rows, self._contents, self._clock = RetentionTable(database), contents, clock
+        self._thumbnails = ThumbnailTable(database)
         self._classes = (
             (MediaClass(server_name, is_local=True), settings.local),
             (MediaClass(server_name, is_local=False), settings.remote),
@@ -71,6 +74,8 @@ class Retention:
         for which, settings in self._classes:
             await self._delete_old(which, settings)
             await self._delete_excess(which, settings)
+        while await self._thumbnails.delete_unused():
+            continue
         await self._contents.delete_unreferenced()
         await self._contents.remove_unfinished()
 

@@ -3,7 +3,8 @@
 Rules:
 1. Only what its sender calls a picture of one of `THUMBNAILED_TYPES` is looked into. All else is
    opaque, encrypted media first of all: they are `application/octet-stream`.
-2. Of what else of another server may be a picture, that one is asked for a thumbnail.
+2. Of what else of another server may be a picture, that one is asked for a thumbnail, which is
+   shown for its own media alone: it may show anything, also in place of an equal content of others.
 3. A thumbnail belongs to a content and one of a few shapes. Requests for the same at one time are
    one piece of work. A content that failed isn't tried again for `SANDBOX_FAILURE_S`, in
    whatever shape.
@@ -24,7 +25,7 @@ from federation.errors import MatrixError
 from federation.events.ids import ServerName
 from federation.ports import Clock
 from homeserver import limits
-from homeserver.errors import too_large, unavailable
+from homeserver.errors import not_found, too_large, unavailable
 from homeserver.media.job_orders import THUMBNAIL, ThumbnailFacts, ThumbnailOrder
 from homeserver.media.sandbox import Given, Sandbox, SandboxUnavailable
 from homeserver.media.sandbox_orders import JobRefusal, JobRefused
@@ -95,14 +96,14 @@ class Thumbnails:
         content = content_of(item)
         if is_ours and content.size > limits.THUMBNAIL_SOURCE_BYTES:
             raise self._too_large(item)
-        key = ThumbnailKey(content.sha256, shape, is_animated)
+        maker = "" if is_ours else item.mxc.origin
+        key = ThumbnailKey(content.sha256, shape, is_animated, maker)
         if (stored := await self._rows.load(key)) is not None:
-            return Thumbnail(key, stored.content_type, stored.content)
+            return _served(key, stored)
         refusal = self._failures.get((content.sha256, is_animated))
         if refusal is None:
             try:
-                made = await self._make(item, key, timeout_ms)
-                return Thumbnail(key, made.content_type, made.content)
+                return _served(key, await self._make(item, key, timeout_ms))
             except JobRefused as refused:
                 refusal = refused.refusal
                 self._failures.put((content.sha256, is_animated), refusal)
@@ -141,8 +142,9 @@ class Thumbnails:
         self, item: MediaItem, key: ThumbnailKey, timeout_ms: int
     ) -> StoredThumbnail:
         if not _is_looked_into(item):
-            fetched = await self._remote.fetch(item, key)
-            await self._rows.keep(key, fetched)
+            await self._rows.keep(key, await self._remote.fetch(item, key))
+            if (fetched := await self._rows.load(key)) is None:
+                raise _no_thumbnail()  # the item was deleted meanwhile
             return fetched
         size = key.shape.size
         order = ThumbnailOrder(key.shape.method, size.width, size.height, key.is_animated)
@@ -181,6 +183,13 @@ class Thumbnails:
         if item.mxc.origin == self._server_name:
             return too_large("Content is too large to thumbnail")
         return MatrixError(502, "M_TOO_LARGE", "Content is too large to thumbnail")
+
+
+def _served(key: ThumbnailKey, stored: StoredThumbnail) -> Thumbnail:
+    """Returns a thumbnail that may be served. Raises 404 M_NOT_FOUND for a quarantined content."""
+    if stored.is_quarantined:
+        raise not_found("There is no such media")
+    return Thumbnail(key, stored.content_type, stored.content)
 
 
 def _is_looked_into(item: MediaItem) -> bool:

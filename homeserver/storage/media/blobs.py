@@ -8,13 +8,21 @@ Rules:
 3. A content without references is deleted in three steps: `claim` marks it, the store deletes it,
    `forget` deletes the row. A marked content can't be expected before it is forgotten, so that a
    writer never keeps what is just being deleted. Whoever comes next finishes what was claimed.
+4. Only one process or task sweeps at a time: a second one, with the same content on its list, could
+   delete it once the first has forgotten it and somebody has stored it again. Claims are those of
+   the connection that has the lock, and end with it.
 """
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
 from homeserver import limits
-from homeserver.storage.database import Database
+from homeserver.storage.database import Connection, Database
 from homeserver.storage.media.blob_store import BlobContent, Digest
+
+_SWEEPING = 0x626C6F6273  # "blobs"
 
 
 class BlobTable:
@@ -36,10 +44,36 @@ class BlobTable:
         )
         return bool(noted)
 
+    @asynccontextmanager
+    async def sweeping(self) -> AsyncIterator[BlobSweep | None]:
+        """The one sweep that may be under way; None while there is another."""
+        async with self._database.connection() as connection:
+            if not await connection.fetchval("SELECT pg_try_advisory_lock($1)", _SWEEPING):
+                yield None
+                return
+            try:
+                yield BlobSweep(connection)
+            finally:
+                await connection.execute("SELECT pg_advisory_unlock($1)", _SWEEPING)
+
+    async def stored_bytes(self) -> int:
+        """Returns the size of all contents together, each counted once."""
+        total: int = await self._database.fetchval(
+            "SELECT coalesce(sum(size), 0)::bigint FROM media_blobs"
+        )
+        return total
+
+
+class BlobSweep:
+    """Deletes contents that nothing refers to, over the connection that has the lock."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
     async def claim(self, *, before_ms: int) -> list[Digest]:
         """Marks contents without references, written before a time, to be deleted; returns those
         and others that are marked already, at most `MEDIA_DELETED_AT_ONCE`."""
-        rows = await self._database.fetch(
+        rows = await self._connection.fetch(
             "UPDATE media_blobs SET is_deleting = true WHERE sha256 IN ("
             "SELECT sha256 FROM media_blobs WHERE reference_count = 0"
             " AND (is_deleting OR written_ms < $1) ORDER BY sha256 LIMIT $2"
@@ -51,14 +85,7 @@ class BlobTable:
 
     async def forget(self, sha256: Digest) -> None:
         """Deletes the row of a claimed content that the store has deleted."""
-        await self._database.execute(
+        await self._connection.execute(
             "DELETE FROM media_blobs WHERE sha256 = $1 AND is_deleting AND reference_count = 0",
             sha256,
         )
-
-    async def stored_bytes(self) -> int:
-        """Returns the size of all contents together, each counted once."""
-        total: int = await self._database.fetchval(
-            "SELECT coalesce(sum(size), 0)::bigint FROM media_blobs"
-        )
-        return total

@@ -29,11 +29,11 @@ class QuarantineTable:
             return await _set(connection, mxc, is_quarantined=True)
 
     async def add_unseen(self, mxc: Mxc, *, now_ms: int) -> None:
-        """Quarantines a URI of another server of which nothing is known."""
+        """Quarantines a URI of another server of which nothing is known, or was a moment ago."""
         await self._database.execute(
             "INSERT INTO media (origin, media_id, content_type, created_ms, last_access_ms,"
             " needs_token, is_quarantined) VALUES ($1, $2, $3, $4, $4, true, true)"
-            " ON CONFLICT DO NOTHING",
+            " ON CONFLICT (origin, media_id) DO UPDATE SET is_quarantined = true",
             *mxc,
             OCTETS,
             now_ms,

@@ -5,10 +5,11 @@ CREATE TABLE media_thumbnails (
     width integer NOT NULL,              -- of the shape, not of the thumbnail
     height integer NOT NULL,
     is_animated boolean NOT NULL,        -- whether an animation was asked for
+    maker text COLLATE "C" NOT NULL,     -- the server that made it; '' for this one
     content_type text COLLATE "C" NOT NULL,
     sha256 bytea REFERENCES media_blobs, -- NULL: the source itself is the thumbnail
     size bigint,                         -- bytes; NULL where sha256 is
-    PRIMARY KEY (source, method, width, height, is_animated),
+    PRIMARY KEY (source, method, width, height, is_animated, maker),
     CHECK ((sha256 IS NULL) = (size IS NULL))
 );
 CREATE INDEX media_thumbnails_by_content ON media_thumbnails (sha256);

@@ -99,8 +99,9 @@ async def serving(
 ) -> AsyncIterator[MediaClient]:
     """Yields a client of a server with the endpoints of media, and `more`."""
     clock = SystemClock()
+    downloads = DownloadsApi(world.downloads, is_open=world.settings.unauthenticated)
     app = HttpApp(
-        table([UploadsApi(world.uploads).routes(), DownloadsApi(world.downloads).routes(), more]),
+        table([UploadsApi(world.uploads).routes(), downloads.routes(), more]),
         tokens=Holders(requester),
         limiter=RateLimiter(clock, {}),
         metrics=ServerMetrics(),

@@ -13,11 +13,13 @@ import pytest
 
 from homeserver import limits
 from homeserver.config_media import MediaSettings
+from homeserver.rules.media.mxc import Mxc
 from homeserver.rules.media.serving import SAFETY
 from homeserver.storage.database import Database
+from homeserver.storage.media.media import MediaItem
 from tests.homeserver.api.handlers import GUEST
 from tests.homeserver.api.media.media_client import V1, MediaClient, serving
-from tests.homeserver.media_world import MediaWorld
+from tests.homeserver.media_world import MediaWorld, NoRemoteMedia
 
 DATA = os.urandom(2 * limits.MEDIA_PIECE_BYTES + 5)
 TAG = f'"{hashlib.sha256(DATA).hexdigest()}"'
@@ -185,6 +187,25 @@ async def test_old_paths_serve_what_came_before_the_freeze(
         assert reply.headers["Cache-Control"].startswith("public, ")
         assert (await client.download(opened)).data == b"open"
         assert await old(closed.media_id) == (404, b"")
+
+
+async def test_without_a_token_nothing_is_fetched_that_would_not_be_served(
+    database: Database, tmp_path: Path
+) -> None:
+    asked: list[Mxc] = []
+
+    class Noted(NoRemoteMedia):
+        async def fetch(self, mxc: Mxc, *, timeout_ms: int) -> MediaItem:
+            asked.append(mxc)
+            return await super().fetch(mxc, timeout_ms=timeout_ms)
+
+    for is_open in (False, True):
+        settings = MediaSettings(unauthenticated=is_open)
+        world = MediaWorld(database, tmp_path / "media", settings=settings, remote=Noted())
+        async with serving(world) as client:
+            path = f"{OLD}/elsewhere.example/picture"
+            assert (await client.call("GET", path, token=False)).refusal == (404, "M_NOT_FOUND")
+        assert len(asked) == is_open
 
 
 async def test_a_lost_content_breaks_the_answer_off(client: MediaClient, world: MediaWorld) -> None:

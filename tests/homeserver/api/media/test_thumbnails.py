@@ -31,7 +31,7 @@ async def views(world: MediaWorld) -> AsyncIterator[Views]:
 
 @pytest.fixture
 async def client(views: Views) -> AsyncIterator[MediaClient]:
-    routes = ThumbnailsApi(views.world.downloads, views.thumbnails).routes()
+    routes = ThumbnailsApi(views.world.downloads, views.thumbnails, is_open=False).routes()
     async with serving(views.world, more=routes) as client:
         yield client
 
@@ -139,7 +139,7 @@ async def test_without_a_token_only_what_came_while_that_was_allowed(
     free = await world.upload(picture("PNG"), content_type="image/png")
     closed = MediaWorld(database, tmp_path / "media", first_id=100)
     bound = await closed.upload(picture("GIF"), content_type="image/gif")
-    routes = ThumbnailsApi(world.downloads, views.thumbnails).routes()
+    routes = ThumbnailsApi(world.downloads, views.thumbnails, is_open=True).routes()
     async with serving(world, more=routes) as client:
         reply = await client.call("GET", path(free, prefix=OLD), token=False)
         assert (reply.status, opened(reply.data).size) == (200, (96, 96))
@@ -155,7 +155,7 @@ async def test_without_a_token_only_what_came_while_that_was_allowed(
 
 
 async def test_a_guest_may_look(views: Views) -> None:
-    routes = ThumbnailsApi(views.world.downloads, views.thumbnails).routes()
+    routes = ThumbnailsApi(views.world.downloads, views.thumbnails, is_open=False).routes()
     mxc = await views.world.upload(picture("PNG"), content_type="image/png")
     async with serving(views.world, GUEST, more=routes) as client:
         assert (await client.call("GET", path(mxc))).status == 200

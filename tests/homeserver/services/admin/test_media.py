@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 
 from homeserver import limits
+from homeserver.rules.media.mxc import Mxc
 from homeserver.services.admin.media import MediaAdministration
 from homeserver.storage.database import Database
 from homeserver.storage.media.overview import Usage
+from homeserver.storage.media.quarantine import QuarantineTable
 from tests.homeserver.media_world import ALICE, BOB, ELSEWHERE, HERE, MediaWorld, refused
 from tests.homeserver.storage.conftest import database
 
@@ -41,6 +43,27 @@ async def test_all_media_are_listed_page_by_page(
     assert await listed(server=ELSEWHERE) == {far.media_id}
     await admin.quarantine(bobs.uri)
     assert await listed(is_quarantined=True) == {bobs.media_id}
+
+
+async def test_a_quarantine_holds_although_the_media_come_just_then(
+    world: MediaWorld, admin: MediaAdministration, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add = QuarantineTable.add
+    tried: list[Mxc] = []
+
+    async def and_then_they_come(table: QuarantineTable, mxc: Mxc) -> bool:
+        found = await add(table, mxc)
+        if not tried:
+            await world.keep_remote("far", b"bad")
+        tried.append(mxc)
+        return found
+
+    monkeypatch.setattr(QuarantineTable, "add", and_then_they_come)
+    far = await admin.quarantine(f"mxc://{ELSEWHERE}/far")
+    copy = await world.upload(b"bad")
+    for mxc in (far, copy):
+        async with refused(404, "M_NOT_FOUND"):
+            await world.read(mxc)
 
 
 async def test_a_quarantine_begins_and_ends(world: MediaWorld, admin: MediaAdministration) -> None:

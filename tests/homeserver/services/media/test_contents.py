@@ -145,14 +145,30 @@ async def test_parts_are_read(world: MediaWorld) -> None:
     assert await whole(await world.contents.read(content, 8)) == b"89"
 
 
+async def claim(world: MediaWorld) -> None:
+    """Begins the deletion of whatever has no references, and dies."""
+    async with BlobTable(world.database).sweeping() as sweep:
+        assert sweep is not None
+        await sweep.claim(before_ms=world.clock.now_ms() + 1)
+
+
+async def test_a_second_sweep_leaves_all_to_the_first(world: MediaWorld) -> None:
+    await world.contents.put(b"content")
+    world.clock.at_ms += limits.MEDIA_UNREFERENCED_MS + 1
+    async with BlobTable(world.database).sweeping():
+        assert await world.contents.delete_unreferenced() == 0
+    assert await world.contents.delete_unreferenced() == 1
+
+
 async def test_a_writer_waits_for_the_deletion_of_the_same_content(world: MediaWorld) -> None:
-    blobs = BlobTable(world.database)
     content = await world.contents.put(b"content")
-    await blobs.claim(before_ms=world.clock.now_ms() + 1)
+    await claim(world)
 
     async def delete() -> None:
         await world.store.delete(content.sha256)
-        await blobs.forget(content.sha256)
+        async with BlobTable(world.database).sweeping() as sweep:
+            assert sweep is not None
+            await sweep.forget(content.sha256)
 
     sleeps = 0
     original = world.clock.sleep
@@ -173,7 +189,7 @@ async def test_a_writer_waits_for_the_deletion_of_the_same_content(world: MediaW
 
 async def test_the_wait_for_a_deletion_is_bounded(world: MediaWorld) -> None:
     await world.contents.put(b"content")
-    await BlobTable(world.database).claim(before_ms=world.clock.now_ms() + 1)
+    await claim(world)
     began_s = world.clock.monotonic_s()
     with pytest.raises(BlobStoreUnavailable, match="being deleted"):
         await world.contents.put(b"content")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from random import Random
 
 import pytest
@@ -10,7 +11,7 @@ from homeserver import limits
 from homeserver.rules.media.mxc import Mxc
 from homeserver.storage.database import Database, DataRefused
 from homeserver.storage.media.blob_store import BlobContent, Digest
-from homeserver.storage.media.blobs import BlobTable
+from homeserver.storage.media.blobs import BlobSweep, BlobTable
 from homeserver.storage.media.media import Description, MediaTable
 from tests.homeserver.media_world import ALICE, ELSEWHERE, HERE
 
@@ -26,6 +27,13 @@ def blobs(database: Database) -> BlobTable:
     return BlobTable(database)
 
 
+@pytest.fixture
+async def sweep(blobs: BlobTable) -> AsyncIterator[BlobSweep]:
+    async with blobs.sweeping() as found:
+        assert found is not None
+        yield found
+
+
 async def refer(database: Database, media_id: str, to: BlobContent) -> None:
     await MediaTable(database).keep_remote(
         Mxc(ELSEWHERE, media_id), TEXT, to, now_ms=1, needs_token=True
@@ -33,46 +41,59 @@ async def refer(database: Database, media_id: str, to: BlobContent) -> None:
 
 
 async def test_only_old_contents_without_references_are_claimed(
-    database: Database, blobs: BlobTable
+    database: Database, blobs: BlobTable, sweep: BlobSweep
 ) -> None:
     for number, written_ms in ((1, 10), (2, 10), (3, 20)):
         assert await blobs.expect(content(number), now_ms=written_ms)
     await refer(database, "a", content(2))
-    assert await blobs.claim(before_ms=20) == [content(1).sha256]
+    assert await sweep.claim(before_ms=20) == [content(1).sha256]
     assert await blobs.stored_bytes() == 15
-    await blobs.forget(content(1).sha256)
-    await blobs.forget(content(2).sha256)
+    await sweep.forget(content(1).sha256)
+    await sweep.forget(content(2).sha256)
     assert await blobs.stored_bytes() == 10
-    assert await blobs.claim(before_ms=20) == []
+    assert await sweep.claim(before_ms=20) == []
 
 
-async def test_a_content_that_is_expected_again_is_as_new(blobs: BlobTable) -> None:
+async def test_a_content_that_is_expected_again_is_as_new(
+    blobs: BlobTable, sweep: BlobSweep
+) -> None:
     await blobs.expect(content(1), now_ms=10)
     await blobs.expect(content(1), now_ms=50)
-    assert await blobs.claim(before_ms=50) == []
-    assert await blobs.claim(before_ms=51) == [content(1).sha256]
+    assert await sweep.claim(before_ms=50) == []
+    assert await sweep.claim(before_ms=51) == [content(1).sha256]
 
 
 async def test_a_claimed_content_is_claimed_until_it_is_forgotten(
-    database: Database, blobs: BlobTable
+    database: Database, blobs: BlobTable, sweep: BlobSweep
 ) -> None:
     """Whoever died between the steps is followed by somebody who finishes them."""
     await blobs.expect(content(1), now_ms=10)
-    await blobs.claim(before_ms=20)
+    await sweep.claim(before_ms=20)
     assert not await blobs.expect(content(1), now_ms=30)
     with pytest.raises(DataRefused, match="is being deleted"):
         await refer(database, "a", content(1))
-    assert await blobs.claim(before_ms=0) == [content(1).sha256]
-    await blobs.forget(content(1).sha256)
+    assert await sweep.claim(before_ms=0) == [content(1).sha256]
+    await sweep.forget(content(1).sha256)
     assert await blobs.expect(content(1), now_ms=30)
     await refer(database, "a", content(1))
 
 
-async def test_one_claim_is_bounded(blobs: BlobTable, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_one_sweep_is_under_way_at_a_time(blobs: BlobTable) -> None:
+    async with blobs.sweeping() as first:
+        assert first is not None
+        async with blobs.sweeping() as second:
+            assert second is None, "it could delete what is stored again meanwhile"
+    async with blobs.sweeping() as third:
+        assert third is not None
+
+
+async def test_one_claim_is_bounded(
+    blobs: BlobTable, sweep: BlobSweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(limits, "MEDIA_DELETED_AT_ONCE", 2)
     for number in range(3):
         await blobs.expect(content(number), now_ms=1)
-    assert len(await blobs.claim(before_ms=2)) == 2
+    assert len(await sweep.claim(before_ms=2)) == 2
 
 
 async def test_nothing_can_refer_to_a_content_without_a_row(database: Database) -> None:

@@ -11,12 +11,16 @@ from aiohttp import web
 
 from federation.media_ports import ThumbnailWish
 from homeserver import limits
+from homeserver.config_media import RetentionTables
 from homeserver.rules.media.mxc import Mxc
 from homeserver.rules.media.thumbnail_sizes import Method
 from homeserver.services.media.downloads import content_of
+from homeserver.services.media.retention import Retention
 from homeserver.storage.database import Database
 from homeserver.storage.media.media import Description
+from homeserver.storage.media.quarantine import QuarantineTable
 from tests.federation.transport.loopback import Peer, loopback
+from tests.homeserver.media.pictures import opened, picture
 from tests.homeserver.media_world import ELSEWHERE, HERE, MediaWorld, refused
 from tests.homeserver.view_world import MANY, Views
 
@@ -158,3 +162,41 @@ async def test_a_thumbnail_goes_with_its_media(far: Far) -> None:
         "SELECT count(*) FROM media_thumbnails WHERE source = $1", source
     )
     assert count == 1
+
+
+async def test_what_another_server_shows_stays_with_its_own_media(far: Far) -> None:
+    """It may say that the bytes of a picture of ours are a video, and show anything for it."""
+    data = picture("PNG")
+    mxc = await far.world.upload(data, content_type="image/png")
+    content = await far.world.contents.put(data)
+    now_ms = far.world.clock.now_ms()
+    await far.world.media.keep_remote(
+        VIDEO, Description("video/mp4", None), content, now_ms=now_ms, needs_token=True
+    )
+    assert await far.thumbnail() == b"small picture"
+    ours = await far.views.find(mxc)
+    assert opened(await far.views.read(mxc, ours)).size == (96, 96)
+
+
+async def test_a_quarantined_content_is_no_thumbnail_either(far: Far) -> None:
+    bad = await far.world.upload(b"small picture", content_type="image/png")
+    assert await far.thumbnail() == b"small picture"
+    await QuarantineTable(far.world.database).add(bad)
+    for side in (96, 32):  # one that was fetched, and a new one
+        async with refused(404, "M_NOT_FOUND"):
+            await far.views.find(VIDEO, side)
+
+
+async def test_a_content_that_is_its_own_thumbnail_is_let_go(far: Far) -> None:
+    item = await far.world.media.load(VIDEO)
+    assert item is not None
+    far.peer.media.contents["video"] = b"content of the video/mp4"
+    found = await far.views.find(VIDEO)
+    assert found.content == item.content
+    await far.world.database.execute("DELETE FROM media")
+    far.world.clock.at_ms += limits.MEDIA_UNREFERENCED_MS + 1
+    retention = Retention(
+        far.world.database, far.world.contents, HERE, RetentionTables(), far.world.clock
+    )
+    await retention.round()
+    assert await far.world.counts() == []
