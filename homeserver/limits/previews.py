@@ -72,6 +72,12 @@ PREVIEW_FAILURES = 10_000
 PREVIEWS_STORED = 100_000
 """Previews in the database, a kilobyte each; beyond it the oldest go."""
 
+PREVIEW_PICTURES_BYTES = 4 * 1024**3
+"""Pictures of previews in the store: no user's quota has them. Beyond it the oldest previews go."""
+
+PREVIEW_PICTURES_UNPRUNED_BYTES = 256 * 1024 * 1024
+"""New pictures after which it is looked at once whether they are too many."""
+
 PREVIEW_IMAGE_KEPT_S = 7 * 24 * 3600
 """How long a preview and its picture stay after the preview is too old: clients show it still."""
 

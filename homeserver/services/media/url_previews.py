@@ -6,7 +6,8 @@ Rules:
 2. Requests for the same page at one time are one fetch. Fetches draw from the user's bucket;
    previews that are here don't.
 3. A page's picture is stored as media of this server that no user uploaded, and goes with the
-   preview, `PREVIEW_IMAGE_KEPT_S` after it was fetched.
+   preview, `PREVIEW_IMAGE_KEPT_S` after it was fetched, or earlier if all pictures together take
+   more than `PREVIEW_PICTURES_BYTES`.
 
 Spec: client-server API, GET /_matrix/client/v1/media/preview_url.
 """
@@ -24,6 +25,7 @@ from federation.bounded_cache import ExpiringCache
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import ServerName, UserId
 from federation.ports import Clock
+from federation.transport.wakeup import Wakeup
 from homeserver import limits
 from homeserver.errors import invalid_param, unavailable
 from homeserver.media.sandbox import SandboxUnavailable
@@ -77,6 +79,7 @@ class UrlPreviews:
         self._settings, self._turns, self._limiter = settings, turns, limiter
         self._clock, self._random_bytes = clock, random_bytes
         self._under_way: SharedWork[str, bytes] = SharedWork()
+        self._unpruned_bytes, self._is_due = 0, Wakeup(clock)
         self._failures: ExpiringCache[str, bool] = ExpiringCache(
             limits.PREVIEW_FAILURES, limits.PREVIEW_FAILURE_AGE_S, clock.monotonic_s
         )
@@ -109,10 +112,11 @@ class UrlPreviews:
                 await self.prune()
             except DatabaseUnavailable as error:
                 _log.warning("old previews can't be deleted now: %s", error)
-            await self._clock.sleep(limits.PREVIEWS_PRUNE_S)
+            await self._is_due.wait(limits.PREVIEWS_PRUNE_S)
 
     async def prune(self) -> None:
         """Deletes all previews that are too old or too many. Raises DatabaseUnavailable."""
+        self._unpruned_bytes = 0
         before_ms = self._clock.now_ms() - limits.PREVIEW_IMAGE_KEPT_S * 1000
         while await self._rows.prune(before_ms=before_ms):
             continue
@@ -138,6 +142,9 @@ class UrlPreviews:
     async def _store(self, picture: WebPicture) -> PreviewImage:
         facts = picture.facts
         content = await self._contents.put(picture.data)
+        self._unpruned_bytes += content.size
+        if self._unpruned_bytes > limits.PREVIEW_PICTURES_UNPRUNED_BYTES:
+            self._is_due.set()
         name = self._settings.server_name
         mxc = build_mxc(name, self._random_bytes(limits.MEDIA_ID_BYTES))
         await self._media.add(

@@ -22,7 +22,7 @@ from homeserver import limits
 from homeserver.storage.database import Connection, Database
 from homeserver.storage.media.blob_store import BlobContent, Digest
 
-_SWEEPING = 0x626C6F6273  # "blobs"
+_SWEEPING = "hashtextextended('sweep of media_blobs', 0)"
 
 
 class BlobTable:
@@ -48,13 +48,13 @@ class BlobTable:
     async def sweeping(self) -> AsyncIterator[BlobSweep | None]:
         """The one sweep that may be under way; None while there is another."""
         async with self._database.connection() as connection:
-            if not await connection.fetchval("SELECT pg_try_advisory_lock($1)", _SWEEPING):
+            if not await connection.fetchval(f"SELECT pg_try_advisory_lock({_SWEEPING})"):
                 yield None
                 return
             try:
                 yield BlobSweep(connection)
             finally:
-                await connection.execute("SELECT pg_advisory_unlock($1)", _SWEEPING)
+                await connection.execute(f"SELECT pg_advisory_unlock({_SWEEPING})")
 
     async def stored_bytes(self) -> int:
         """Returns the size of all contents together, each counted once."""

@@ -49,17 +49,22 @@ class PreviewTable:
 
     async def prune(self, *, before_ms: int) -> int:
         """Deletes previews that were fetched before a time, and the oldest beyond
-        `PREVIEWS_STORED`, with their pictures: at most `PREVIEWS_PRUNED_AT_ONCE`. Returns their
-        number."""
+        `PREVIEWS_STORED`, or whose pictures are beyond `PREVIEW_PICTURES_BYTES`, with their
+        pictures: at most `PREVIEWS_PRUNED_AT_ONCE`. Returns their number."""
         async with self._database.transaction() as connection:
             rows = await connection.fetch(
                 "DELETE FROM url_previews WHERE (url, fetched_ms) IN ("
                 "SELECT url, fetched_ms FROM url_previews WHERE fetched_ms < greatest($1,"
                 " (SELECT fetched_ms FROM url_previews ORDER BY fetched_ms DESC OFFSET $2 LIMIT 1)"
-                " + 1) ORDER BY fetched_ms LIMIT $3) RETURNING media_id",
+                " + 1, (SELECT max(fetched_ms) FROM (SELECT p.fetched_ms,"
+                "  sum(m.size) OVER (ORDER BY p.fetched_ms DESC) AS bytes FROM url_previews p"
+                "  JOIN media m ON m.origin = $4 AND m.media_id = p.media_id) AS pictures"
+                "  WHERE bytes > $5) + 1) ORDER BY fetched_ms LIMIT $3) RETURNING media_id",
                 before_ms,
                 limits.PREVIEWS_STORED,
                 limits.PREVIEWS_PRUNED_AT_ONCE,
+                self._server_name,
+                limits.PREVIEW_PICTURES_BYTES,
             )
             media_ids = [row["media_id"] for row in rows if row["media_id"] is not None]
             await delete_media(connection, self._server_name, media_ids)

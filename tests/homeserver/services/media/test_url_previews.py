@@ -330,6 +330,23 @@ async def is_there(world: MediaWorld, mxc: Mxc) -> bool:
     return await world.media.load(mxc) is not None
 
 
+async def test_many_new_pictures_are_looked_at_once(
+    world: MediaWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = picture("PNG", (5, 5))
+    monkeypatch.setattr(limits, "PREVIEW_PICTURES_UNPRUNED_BYTES", 2 * len(data) - 1)
+    async with previewing(world) as one:
+        one.web.pages |= {"/": answer(PAGE), "/i.png": answer(data, "image/png")}
+        for due in (False, True):
+            world.clock.at_ms += limits.PREVIEW_AGE_S * 1000
+            await one.preview()
+            assert await one.previews._is_due.wait(0) is due
+        await one.previews.prune()
+        world.clock.at_ms += limits.PREVIEW_AGE_S * 1000
+        await one.preview()
+        assert not await one.previews._is_due.wait(0), "counted anew"
+
+
 async def test_pruning_is_repeated(world: MediaWorld) -> None:
     async with previewing(world) as one:
         before_ms, rounds = world.clock.at_ms, []

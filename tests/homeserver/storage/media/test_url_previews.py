@@ -57,6 +57,21 @@ async def test_so_many_previews_are_stored(
     assert await table.load(f"{URL}1") is not None
 
 
+@pytest.mark.parametrize(("bytes_max", "left"), [(6, 3), (5, 2), (0, 0)])
+async def test_pictures_take_so_many_bytes(
+    world: MediaWorld, monkeypatch: pytest.MonkeyPatch, bytes_max: int, left: int
+) -> None:
+    monkeypatch.setattr(limits, "PREVIEW_PICTURES_BYTES", bytes_max)
+    table = PreviewTable(world.database, HERE)
+    for number in range(3):
+        mxc = await picture(world, f"p{number}")  # two bytes
+        await table.keep(f"{URL}{number}", StoredPreview(b"{}", 10 + number), mxc.media_id)
+    await table.prune(before_ms=0)
+    kept = [await table.load(f"{URL}{number}") is not None for number in range(3)]
+    assert kept == [False] * (3 - left) + [True] * left
+    assert await world.counts() == [0] * (3 - left) + [1] * left
+
+
 async def test_so_many_go_at_once(world: MediaWorld, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "PREVIEWS_PRUNED_AT_ONCE", 2)
     table = PreviewTable(world.database, HERE)
