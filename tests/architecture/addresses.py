@@ -36,7 +36,7 @@ COVERS: Mapping[str, Sequence[str]] = {
     "tests/federation/transport/joining/test_joining.py": [
         "federation/transport/routes/joining.py",
     ],
-    "tests/federation/transport/routes/media/test_media_routes.py": [
+    "tests/federation/transport/media/test_media_fetcher.py": [
         "federation/media_ports.py",
     ],
     "tests/federation/transport/routes/test_request_rates.py": [
@@ -68,7 +68,6 @@ COVERS: Mapping[str, Sequence[str]] = {
         "homeserver/app/sign_on.py",
         "homeserver/outbound/sso/cas.py",
         "homeserver/services/sso/sso_stage.py",
-        "homeserver/storage/sso/sso_users.py",
     ],
     "tests/homeserver/api/identity/test_bindings.py": [
         "homeserver/services/identity/bindings.py",
@@ -218,12 +217,14 @@ COVERS: Mapping[str, Sequence[str]] = {
         "homeserver/rules/identity/email_settings.py",
         "homeserver/config_values.py",
     ],
+    "tests/hostile/clients/test_erasure.py": [
+        "homeserver/app/domains/media.py",
+    ],
     "tests/homeserver/test_metrics.py": [
         "federation/metrics.py",
     ],
     "tests/homeserver/test_process.py": [
         "homeserver/app/domains/federation.py",
-        "homeserver/app/domains/media.py",
         "homeserver/app/server.py",
         "homeserver/app/services.py",
     ],
