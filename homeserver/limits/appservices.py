@@ -69,6 +69,10 @@ APPSERVICE_BACKOFF_S_LEAST = 1.0
 APPSERVICE_BACKOFF_S_MOST = 300.0
 """The longest: bridges are started again within minutes, and ping when they are up."""
 
+APPSERVICE_ENTRY_TRIES = 3
+"""Times that an entry of the log, alone, may make a transaction fail here; then it is passed over:
+the service gets what comes after it."""
+
 APPSERVICE_DATABASE_S = 5.0
 """The pause after the database was away."""
 

@@ -17,7 +17,6 @@ import msgspec
 
 from federation.events import event_types
 from federation.events.ids import EventId, RoomAlias, RoomId, UserId
-from homeserver import limits
 from homeserver.engine.entries import (
     DeviceListEntry,
     EventEntry,
@@ -70,7 +69,7 @@ class LogWindow(msgspec.Struct, frozen=True):
 
 
 class LogReader:
-    """Reads the log in windows of `APPSERVICE_WINDOW_POSITIONS`."""
+    """Reads the log in windows."""
 
     def __init__(self, database: Database, committer: Committer) -> None:
         self._windows = LogWindowTable(database)
@@ -99,10 +98,11 @@ class LogReader:
             alias = known[-1][1]
         return audience
 
-    async def window(self, service: AppService, audience: Audience, after: int) -> LogWindow:
-        """Returns the next stretch after a position, empty at the log's end, and tells the audience
-        the local aliases of its rooms."""
-        up_to = min(self.end, after + limits.APPSERVICE_WINDOW_POSITIONS)
+    async def window(
+        self, service: AppService, audience: Audience, after: int, up_to: int
+    ) -> LogWindow:
+        """Returns the stretch between two positions, and tells the audience the local aliases of
+        its rooms."""
         tail = self._committer.tail
         if after >= tail.start:
             found = [self._item(placed) for placed in tail.window(after, up_to)]

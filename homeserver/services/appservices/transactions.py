@@ -28,7 +28,7 @@ from homeserver.engine.entries import MembershipEntry
 from homeserver.engine.followers.memberships import Memberships
 from homeserver.engine.rooms.reader import Reader, event_entry
 from homeserver.engine.rooms.rooms import Rooms
-from homeserver.rules.any_json import dump_any
+from homeserver.rules.any_json import dump_any, load_any
 from homeserver.rules.appservices.audience import Audience
 from homeserver.rules.appservices.registrations import AppService
 from homeserver.services.accounts.requester import NO_DEVICE
@@ -47,6 +47,7 @@ from homeserver.services.timeline.client_events import (
 from homeserver.services.timeline.visibility import is_released
 
 _MSC2409, _MSC3202 = "de.sorunome.msc2409", "org.matrix.msc3202"
+TO_DEVICE = f"{_MSC2409}.to_device"
 _NOBODY = UserId("")
 T = TypeVar("T")
 _ByDevice: TypeAlias = dict[UserId, dict[DeviceId, T]]
@@ -78,7 +79,7 @@ class TransactionBuilder:
             ephemeral = json_list(selection.ephemeral)
             parts += [("ephemeral", ephemeral), (f"{_MSC2409}.ephemeral", ephemeral)]
         if selection.to_device:
-            parts.append((f"{_MSC2409}.to_device", json_list(selection.to_device)))
+            parts.append((TO_DEVICE, json_list(selection.to_device)))
         if service.wants_encryption:
             parts += await self._encryption(service, audience, selection)
         events = await self._events(selection.events)
@@ -188,5 +189,5 @@ def _outside_event(entry: MembershipEntry) -> bytes | None:
         return None
     shown = client_event(load_event(entry.event, version, entry.event_id))
     name = "knock_room_state" if entry.membership == "knock" else "invite_room_state"
-    shown["unsigned"] = {name: orjson.loads(entry.stripped)}
+    shown["unsigned"] = {name: load_any(entry.stripped)}
     return dump_any(shown)

@@ -56,6 +56,9 @@ async def test_new_registrations_count_at_once(postgres_url: str, tmp_path: Path
         fourth = await server.send(alice, room_id, "4")
         sent = [one["event_id"] for one in await present.until_sent(fourth)]
         assert sent == [second, fourth]
+        bodies: dict[str, Any] = {}
+        for one in (*former.transactions, *present.transactions):
+            assert bodies.setdefault(one.path, one.body) == one.body, "an ID is used once"
 
 
 class _Slept(Exception):

@@ -6,6 +6,7 @@ import asyncio
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -13,6 +14,9 @@ from urllib.parse import quote
 import pytest
 
 from homeserver import limits
+from homeserver.services.appservices.selection import Selection
+from homeserver.services.appservices.transactions import TO_DEVICE, TransactionBuilder
+from homeserver.storage.appservices.deliveries import DeliveryTable
 from tests.faults.servers import until
 from tests.homeserver.appservice_world import BOT, Bridge, bridged
 from tests.homeserver.bridge_service import BridgeService, bridge_service
@@ -247,3 +251,101 @@ async def test_a_position_is_stored_though_nothing_concerns_the_service(
 
         await until(is_stored, "the position is stored")
         assert service.received == []
+
+
+@pytest.mark.parametrize("tries", [1, limits.APPSERVICE_ENTRY_TRIES])
+async def test_an_entry_that_fails_is_tried_and_passed_over(
+    postgres_url: str,
+    tmp_path: Path,
+    service: BridgeService,
+    monkeypatch: pytest.MonkeyPatch,
+    tries: int,
+) -> None:
+    """All others arrive, once and in order, whatever transaction they would have shared with it."""
+    monkeypatch.setattr("homeserver.limits.APPSERVICE_ENTRY_TRIES", tries)
+    monkeypatch.setattr("homeserver.limits.APPSERVICE_BACKOFF_S_LEAST", 0.01)
+    monkeypatch.setattr("homeserver.limits.APPSERVICE_BACKOFF_S_MOST", 0.02)
+    build, bad, alone = TransactionBuilder.build, set[str](), list[str]()
+
+    async def fails(self: Any, to: Any, audience: Any, selection: Selection) -> bytes | None:
+        chosen: list[str] = [one.event_id for one in selection.events]
+        if bad & set(chosen):
+            alone.extend(chosen if len(chosen) == 1 else ())
+            raise RuntimeError("a bug")
+        return await build(self, to, audience, selection)
+
+    monkeypatch.setattr(TransactionBuilder, "build", fails)
+    service.answers["transactions"] = (503, {})
+    async with world(postgres_url, tmp_path, service) as bridge:
+        alice = await bridge.server.register("alice")
+        room_id = await room_of(bridge, alice)
+        await bridge.ok("POST", f"/join/{quote(room_id)}", {})
+        await service.until(lambda: bool(service.transactions))
+        sent = await send_many(bridge, alice, room_id, 7)
+        bad |= {sent[2], sent[5]}
+        service.received.clear()
+        del service.answers["transactions"]
+        await service.until_sent(sent[-1])
+    bodies = {one.path: one.body["events"] for one in service.transactions}
+    others = [one for one in sent if one not in bad]
+    assert ids([event for events in bodies.values() for event in events])[1:] == others
+    assert all(alone.count(one) == tries for one in bad)
+
+
+async def test_messages_to_devices_in_a_transaction_that_is_resent_are_deleted(
+    postgres_url: str, tmp_path: Path, service: BridgeService
+) -> None:
+    """The start before this one sent them in vain."""
+    wants: dict[str, Any] = {"receive_ephemeral": True, "org.matrix.msc3202": True}
+    async with world(postgres_url, tmp_path, service, **wants) as bridge:
+        await bridge.register("_irc_ghost")
+        await bridge.call("PUT", "/devices/D", {}, query={"user_id": GHOST})
+        alice = await bridge.server.register("alice")
+        room_id = await room_of(bridge, alice)
+        await bridge.ok("POST", f"/join/{quote(room_id)}", {})
+        await service.until_sent(await bridge.server.send(alice, room_id, "1", "x"))
+        service.answers["transactions"] = (503, {})
+        body = {"messages": {GHOST: {"D": {"a": 1}}}}
+        await bridge.server.ok("PUT", "/sendToDevice/m.test/1", body, by=alice)
+        await service.until(lambda: bool(service.sent(TO_DEVICE)))
+    del service.answers["transactions"]
+    async with world(postgres_url, tmp_path, service, **wants) as bridge:
+        count = "SELECT count(*) FROM to_device_messages WHERE user_id = $1"
+
+        async def is_gone() -> bool:
+            return bool(await bridge.server.database.fetchval(count, GHOST) == 0)
+
+        await until(is_gone, "the message is deleted")
+
+
+async def test_messages_to_devices_go_before_the_transaction_does(
+    postgres_url: str, tmp_path: Path, service: BridgeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A start in between has them in the transaction."""
+    steps: list[str] = []
+    taken = DeliveryTable.taken
+
+    async def noted(self: DeliveryTable, service_id: str) -> None:
+        steps.append("taken")
+        await taken(self, service_id)
+
+    monkeypatch.setattr(DeliveryTable, "taken", noted)
+    wants: dict[str, Any] = {"receive_ephemeral": True, "org.matrix.msc3202": True}
+    async with world(postgres_url, tmp_path, service, **wants) as bridge:
+        [delivery] = bridge.server.services.appservices.deliveries._running.values()
+        parts = delivery._parts
+        known = replace(parts, acknowledge=lambda *_: steps.append("acknowledged"))
+        monkeypatch.setattr(delivery, "_parts", known)
+        await bridge.register("_irc_ghost")
+        await bridge.call("PUT", "/devices/D", {}, query={"user_id": GHOST})
+        alice = await bridge.server.register("alice")
+        body = {"messages": {GHOST: {"D": {"a": 1}}}}
+        await bridge.server.ok("PUT", "/sendToDevice/m.test/1", body, by=alice)
+        await service.until(lambda: bool(service.sent(TO_DEVICE)))
+
+        async def is_over() -> bool:
+            return "acknowledged" in steps and steps[-1] == "taken"
+
+        await until(is_over, "the transaction is noted as taken")
+    at = steps.index("acknowledged")
+    assert steps[at:] == ["acknowledged", "taken"]

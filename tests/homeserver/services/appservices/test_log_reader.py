@@ -67,9 +67,10 @@ async def all_of(
 ) -> list[LogItem]:
     """Everything after a position, window by window."""
     items: list[LogItem] = []
-    while (window := await reader.window(service, audience, start)).up_to > start:
-        items += window.items
-        start = window.up_to
+    while start < reader.end:
+        end = min(reader.end, start + limits.APPSERVICE_WINDOW_POSITIONS)
+        items += (await reader.window(service, audience, start, end)).items
+        start = end
     return items
 
 

@@ -218,6 +218,33 @@ async def test_an_invite_to_a_room_elsewhere(scene: Scene) -> None:
     assert event["unsigned"] == {"invite_room_state": [{"type": "m.room.name"}]}
 
 
+async def test_stripped_state_of_any_depth(scene: Scene) -> None:
+    """Another server's create event may be nested more deeply than the fast parser reads."""
+    server = scene.bridge.server
+    room = await server.services.engine.rooms.get(RoomId(scene.room_id))
+    assert room is not None
+    ref = room.view.state["m.room.member", scene.alice.user_id]
+    found = await server.services.engine.rooms.events([ref.event_id])
+    known: Event = found[ref.event_id].event
+    deep = b"[" * 2_000 + b"]" * 2_000
+    invite = MembershipEntry(
+        UserId(GHOST),
+        RoomId("!deep:far.example"),
+        "invite",
+        known.event_id,
+        known.sender,
+        stripped=b'[{"type":"m.room.create","content":{"a":%b}}]' % deep,
+        event=known.raw,
+        version=room.version.name,
+    )
+    [delivery] = server.services.appservices.deliveries._running.values()
+    selection = Selection(delivery.service, delivery._audience)
+    selection.events.append(invite)
+    body = await delivery._parts.builder.build(delivery.service, delivery._audience, selection)
+    assert body is not None
+    assert deep in body
+
+
 async def test_what_is_sent_is_held_to_the_specification(scene: Scene) -> None:
     """The witness sees requests to services, or it would be none."""
     from tests.spec import witness
