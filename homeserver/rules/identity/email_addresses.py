@@ -39,6 +39,10 @@ def parse_email(text: str) -> str:
         raise InvalidEmail("Not a valid e-mail address")
     if any(len(label) > limits.HOST_LABEL_CHARACTERS for label in labels):
         raise InvalidEmail("Not a valid e-mail address")
+    try:
+        domain.encode("idna")  # its form in a mail
+    except UnicodeError as error:
+        raise InvalidEmail("Not a valid e-mail address") from error
     return address
 
 

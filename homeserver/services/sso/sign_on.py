@@ -44,6 +44,7 @@ _log = logging.getLogger(__name__)
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*")
 _RUNNING = frozenset({"javascript", "data", "vbscript", "file", "blob", "about"})
 """Schemes that would run in the page, or read the disk."""
+_WEB = frozenset({"http", "https"})
 _COOKIE = re.compile(r"[0-9A-Za-z_-]{43}")
 _DEFAULTS = {"oidc": ("{preferred_username}", "{name}"), "cas": ("{user}", "{displayName}")}
 
@@ -139,7 +140,7 @@ class SignOn:
         """Ends a log-in, by what the provider sent back with the browser: `code` or `ticket`.
         Raises 403 M_FORBIDDEN, 502 if the provider says nothing that can be used."""
         under_way = self._under_way.pop(state)
-        if under_way is None or not compare_digest(under_way.cookie, cookie or ""):
+        if under_way is None or not _is_same(under_way.cookie, cookie):
             raise forbidden("This log-in wasn't begun in this browser, or is too old")
         provider, client = self._find(under_way.provider)
         try:
@@ -217,18 +218,24 @@ class SignOn:
 
 
 def check_redirect(url: str) -> None:
-    """Checks that a browser may be sent somewhere. Raises 400 M_INVALID_PARAM."""
-    scheme = url.partition(":")[0].lower()
-    is_usable = (
-        len(url) <= limits.SSO_REDIRECT_CHARACTERS
-        and url.isprintable()
-        and " " not in url
-        and ":" in url
-        and _SCHEME.fullmatch(scheme)
-        and scheme not in _RUNNING
-    )
-    if not is_usable:
+    """Checks that a browser may be sent somewhere, and that it reads the address as this server
+    does. Raises 400 M_INVALID_PARAM."""
+    if len(url) > limits.SSO_REDIRECT_CHARACTERS or not _is_place(url):
         raise invalid_param("redirectUrl isn't an address that a browser may be sent to")
+
+
+def _is_place(url: str) -> bool:
+    scheme = url.partition(":")[0].lower()
+    if ":" not in url or not _SCHEME.fullmatch(scheme) or scheme in _RUNNING:
+        return False
+    if not url.isprintable() or " " in url or "\\" in url:  # browsers read \ as /
+        return False
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        return False
+    return scheme not in _WEB or (bool(parts.hostname) and "@" not in parts.netloc)
 
 
 def with_token(url: str, token: str) -> str:
@@ -237,6 +244,10 @@ def with_token(url: str, token: str) -> str:
     pairs = parse_qsl(parts.query, keep_blank_values=True)
     query = urlencode([*(pair for pair in pairs if pair[0] != "loginToken"), ("loginToken", token)])
     return urlunsplit(parts._replace(query=query))
+
+
+def _is_same(secret: str, sent: str | None) -> bool:
+    return compare_digest(secret.encode(), (sent or "").encode("utf-8", "surrogateescape"))
 
 
 def _one(answer: Mapping[str, str], name: str) -> str:

@@ -209,6 +209,24 @@ async def test_a_trusted_place_keeps_its_query(world: World) -> None:
         "https://x/\r\nSet-Cookie: a",
         "x" * (limits.SSO_REDIRECT_CHARACTERS + 1),
         "https://x/" + "y" * limits.SSO_REDIRECT_CHARACTERS,
+        "https://evil.example\\@app.example/",
+        "https:\\\\evil.example/",
+        "https://evil.example/\\x",
+        "org.example.app:\\x",
+        "https://app.example@evil.example/",
+        "https://@evil.example/",
+        "https://[",
+        "org.example.app://[",
+        "https://x:port/",
+        "https://x:65536/",
+        "https:evil.example/",
+        "https:///evil.example/",
+        "https://",
+        "https://:443/",
+        "https://x/ y",
+        "https://x/\x7f",
+        "https://x/\u2028",
+        "https://x\u2100/",
     ],
 )
 async def test_a_place_that_is_none(world: World, url: str) -> None:
@@ -218,6 +236,15 @@ async def test_a_place_that_is_none(world: World, url: str) -> None:
         assert (reply.status, reply.body["errcode"]) == (400, "M_INVALID_PARAM")
     reply = await world.server.call("GET", "/login/sso/redirect")
     assert reply.body["errcode"] == "M_MISSING_PARAM"
+
+
+async def test_a_cookie_of_other_letters_is_another_browsers(world: World) -> None:
+    browser = world.browser()
+    query = urlencode({"redirectUrl": TRUSTED})
+    begun = await browser.get(f"{V3}/login/sso/redirect/{OIDC}?{query}")
+    back = (await browser.get(begun.location)).location
+    browser.cookie = "freehold_sso=\u00e9"
+    assert (await browser.get(back)).status == 403
 
 
 async def test_an_app_with_a_scheme_of_its_own(world: World) -> None:

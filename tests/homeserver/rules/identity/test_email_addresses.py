@@ -53,6 +53,8 @@ def test_an_address_is_read_as_it_was_typed(text: str) -> None:
         "an..na@example.org",
         "anna@exa_mple.org",
         "anna@\udc80.org",
+        "x@a\u05d0.com",
+        f"x@{'ä' * 60}.org",
     ],
 )
 def test_what_could_mean_something_else_is_no_address(text: str) -> None:
