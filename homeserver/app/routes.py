@@ -43,7 +43,9 @@ def make_routes(services: Services, config: Config) -> list[Route]:
         [
             server_info_routes(config),
             *account_routes(services.accounts, services.identity, config, pages),
-            *sso_routes(services.sign_on, services.accounts, config, pages),
+            *sso_routes(
+                services.engine.context, services.sign_on, services.accounts, config, pages
+            ),
             *identity_routes(
                 services.identity, services.accounts.accounts, services.accounts.uia, pages
             ),

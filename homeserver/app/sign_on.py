@@ -15,6 +15,7 @@ from homeserver.outbound.sso.openid_connect import OpenIdConnect
 from homeserver.outbound.web_client import WebClient
 from homeserver.rules.sso.providers import SsoProvider
 from homeserver.services.sso.sign_on import ProviderClient, SignOn, SignOnParts
+from homeserver.services.sso.sso_stage import StageConfirmations
 from homeserver.storage.database import Database
 from homeserver.web.pages import Pages
 
@@ -44,11 +45,16 @@ def _client(config: SsoProvider, client: WebClient, clock: Clock, callback: str)
 
 
 def sso_routes(
-    sign_on: SignOn, accounts: AccountServices, config: Config, pages: Pages
+    context: ServerContext,
+    sign_on: SignOn,
+    accounts: AccountServices,
+    config: Config,
+    pages: Pages,
 ) -> list[Sequence[Route]]:
     """Returns the endpoints; none without a provider."""
     if not config.sso.providers:
         return []
     is_secure = config.public_baseurl.startswith("https://")
-    api = SsoApi(sign_on, accounts.login_tokens, accounts.uia, pages, is_secure=is_secure)
+    confirmations = StageConfirmations(accounts.uia, context.clock, context.random_bytes)
+    api = SsoApi(sign_on, accounts.login_tokens, confirmations, pages, is_secure=is_secure)
     return [api.routes()]

@@ -8,22 +8,29 @@ from __future__ import annotations
 from urllib.parse import quote, urlencode, urlsplit
 
 from federation.errors import MatrixError
-from homeserver.api.http.html import html_response
+from homeserver.api.http.html import html_response, read_form
 from homeserver.api.http.request import Request
 from homeserver.api.http.response import Response
 from homeserver.api.http.routes import Auth, Route, v3
 from homeserver.errors import missing_param
 from homeserver.rules.accounts.rate_limits import Limit
 from homeserver.services.accounts.sessions.login_tokens import LoginTokens
-from homeserver.services.accounts.uia import Uia
 from homeserver.services.sso.sign_on import Finished, SignOn, Started, check_redirect, with_token
-from homeserver.services.sso.sso_stage import pass_sso_stage
+from homeserver.services.sso.sso_stage import StageConfirmations
 from homeserver.web.pages import AUTH_DONE, Pages
 
 CALLBACK = "/_matrix/client/unstable/freehold/sso/callback"
 """Where providers send browsers back to."""
 CONFIRM = "/_matrix/client/unstable/freehold/sso/confirm"
-"""Where the page of the stage m.login.sso leads to."""
+"""Where the page of the stage m.login.sso leads to, and where its user confirms the operation."""
+_OPERATIONS = {
+    "deactivate": "end the account for ever",
+    "change password": "change the password",
+    "add third-party ID": "add an e-mail address or phone number",
+    "replace cross-signing keys": "replace the keys that other people know you by",
+    "get login token": "log another device in",
+}
+"""What the user is told, by the names of operations; the others' names say it."""
 _COOKIE = "freehold_sso"
 
 
@@ -34,13 +41,13 @@ class SsoApi:
         self,
         sign_on: SignOn,
         login_tokens: LoginTokens,
-        uia: Uia,
+        confirmations: StageConfirmations,
         pages: Pages,
         *,
         is_secure: bool,
     ) -> None:
         self._sign_on, self._login_tokens = sign_on, login_tokens
-        self._uia, self._pages, self._is_secure = uia, pages, is_secure
+        self._confirmations, self._pages, self._is_secure = confirmations, pages, is_secure
 
     def routes(self) -> list[Route]:
         """Returns the routes of this part."""
@@ -49,6 +56,7 @@ class SsoApi:
             Route("GET", v3("/login/sso/redirect"), self.choose, Auth.NONE, limit),
             Route("GET", v3("/login/sso/redirect/{idpId}"), self.begin, Auth.NONE, limit),
             Route("GET", f"{CONFIRM}/{{idpId}}", self.confirm, Auth.NONE, limit),
+            Route("POST", CONFIRM, self.pass_stage, Auth.NONE, limit),
             Route("GET", CALLBACK, self.come_back, Auth.NONE, limit),
         ]
 
@@ -87,7 +95,7 @@ class SsoApi:
         except MatrixError as error:
             return self._refused(error)
         if finished.uia_session is not None:
-            return await self._pass_stage(finished)
+            return self._ask(finished, _cookie_of(request) or "")
         url = finished.redirect_url or ""
         target = with_token(url, self._login_tokens.make(finished.user_id))
         if self._sign_on.is_trusted(url):
@@ -128,10 +136,27 @@ class SsoApi:
         }
         return Response(302, b"", headers)
 
-    async def _pass_stage(self, finished: Finished) -> Response:
-        if not await pass_sso_stage(self._uia, finished):
+    def _ask(self, finished: Finished, cookie: str) -> Response:
+        asked = self._confirmations.ask(finished, cookie)
+        if asked is None:
             return self._refused(
                 MatrixError(403, "M_FORBIDDEN", "This isn't the account that is to be confirmed")
+            )
+        page = self._pages.render(
+            "sso_operation",
+            user_id=asked.user_id,
+            operation=_OPERATIONS.get(asked.operation, asked.operation),
+            action=CONFIRM,
+            secret=asked.secret,
+        )
+        return html_response(page)
+
+    async def pass_stage(self, request: Request) -> Response:
+        """POST of the page's form: whoever came back from the provider confirms the operation."""
+        secret = (await read_form(request)).get("secret") or ""
+        if not await self._confirmations.confirm(secret, _cookie_of(request)):
+            return self._refused(
+                MatrixError(403, "M_FORBIDDEN", "This browser has nothing to confirm any more")
             )
         page = self._pages.render(
             "message",

@@ -3,7 +3,9 @@
 Rules:
 1. The address that the ticket is for (`service`) has the state of this log-in: a ticket that was
    made for another one isn't valid for it.
-2. An answer with a document type is refused: entities could make it grow.
+2. A log-in that must be a new one (`again`) says so at both ends: the ticket of a session that was
+   there before doesn't count.
+3. An answer with a document type is refused: entities could make it grow.
 
 Spec: CAS Protocol 3.0, sections 2.1 and 2.8.
 """
@@ -30,13 +32,14 @@ class Cas:
     def __init__(self, provider: SsoProvider, client: WebClient, *, callback: str) -> None:
         self._url, self._client, self._callback = provider.url.rstrip("/"), client, callback
 
-    async def entrance(self, state: str, _nonce: str, _verifier: str) -> str:
-        """Returns the address at the provider where somebody logs in."""
-        return f"{self._url}/login?{urlencode({'service': self._service(state)})}"
+    async def entrance(self, state: str, _nonce: str, _verifier: str, *, again: bool) -> str:
+        """Returns the address at the provider where somebody logs in; `again`: even who is logged
+        in there already."""
+        return f"{self._url}/login?{urlencode(self._query(state, again=again))}"
 
-    async def identify(self, ticket: str, state: str) -> Identified:
+    async def identify(self, ticket: str, state: str, *, again: bool) -> Identified:
         """Returns who logged in, by the ticket that came back. Raises ProviderFailed."""
-        query = urlencode({"service": self._service(state), "ticket": ticket})
+        query = urlencode({**self._query(state, again=again), "ticket": ticket})
         url = yarl.URL(f"{self._url}/p3/serviceValidate?{query}", encoded=True)
         try:
             answer = await self._client.request(WebRequest("GET", url), BOUNDS)
@@ -57,5 +60,6 @@ class Cas:
             claims.setdefault(one.tag.removeprefix(_CAS), (one.text or "").strip())
         return Identified(user.strip(), claims)
 
-    def _service(self, state: str) -> str:
-        return f"{self._callback}?{urlencode({'state': state})}"
+    def _query(self, state: str, *, again: bool) -> dict[str, str]:
+        query = {"service": f"{self._callback}?{urlencode({'state': state})}"}
+        return {**query, "renew": "true"} if again else query

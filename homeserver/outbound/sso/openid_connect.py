@@ -60,8 +60,9 @@ class OpenIdConnect:
         self._metadata: tuple[float, _Metadata] | None = None
         self._keys: tuple[float, KeySet] | None = None
 
-    async def entrance(self, state: str, nonce: str, verifier: str) -> str:
-        """Returns the address at the provider where somebody logs in. Raises ProviderFailed."""
+    async def entrance(self, state: str, nonce: str, verifier: str, *, again: bool) -> str:
+        """Returns the address at the provider where somebody logs in; `again`: even who is logged
+        in there already. Raises ProviderFailed."""
         metadata = await self._describe()
         challenge = urlsafe_b64encode(sha256(verifier.encode()).digest()).decode().rstrip("=")
         query = urlencode(
@@ -74,6 +75,7 @@ class OpenIdConnect:
                 "nonce": nonce,
                 "code_challenge": challenge,
                 "code_challenge_method": "S256",
+                **({"prompt": "login"} if again else {}),
             }
         )
         glue = "&" if "?" in metadata.authorization_endpoint else "?"

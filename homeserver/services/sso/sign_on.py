@@ -75,6 +75,11 @@ class _UnderWay:
     redirect_url: str | None
     uia_session: str | None
 
+    @property
+    def is_again(self) -> bool:
+        """It confirms an action: the provider is asked to let its user log in again."""
+        return self.uia_session is not None
+
 
 class _Raced(Exception):
     """Two log-ins of a new user at once: the other one made the account."""
@@ -130,7 +135,9 @@ class SignOn:
             provider_id, kept, self._secret(), self._secret(), redirect_url, uia_session
         )
         try:
-            location = await client.entrance(state, under_way.nonce, under_way.verifier)
+            location = await client.entrance(
+                state, under_way.nonce, under_way.verifier, again=under_way.is_again
+            )
         except ProviderFailed as error:
             raise _unusable(provider, error) from error
         self._under_way.put(state, under_way)
@@ -140,12 +147,14 @@ class SignOn:
         """Ends a log-in, by what the provider sent back with the browser: `code` or `ticket`.
         Raises 403 M_FORBIDDEN, 502 if the provider says nothing that can be used."""
         under_way = self._under_way.pop(state)
-        if under_way is None or not _is_same(under_way.cookie, cookie):
+        if under_way is None or not is_same_secret(under_way.cookie, cookie):
             raise forbidden("This log-in wasn't begun in this browser, or is too old")
         provider, client = self._find(under_way.provider)
         try:
             if isinstance(client, Cas):
-                found = await client.identify(_one(answer, "ticket"), state)
+                found = await client.identify(
+                    _one(answer, "ticket"), state, again=under_way.is_again
+                )
             else:
                 code = _one(answer, "code")
                 found = await client.identify(code, under_way.nonce, under_way.verifier)
@@ -246,7 +255,8 @@ def with_token(url: str, token: str) -> str:
     return urlunsplit(parts._replace(query=query))
 
 
-def _is_same(secret: str, sent: str | None) -> bool:
+def is_same_secret(secret: str, sent: str | None) -> bool:
+    """Returns whether a browser sent a secret, in a time that doesn't depend on what it sent."""
     return compare_digest(secret.encode(), (sent or "").encode("utf-8", "surrogateescape"))
 
 

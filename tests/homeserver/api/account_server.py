@@ -216,7 +216,7 @@ async def account_server(
     parts = [
         *account_routes(services, identity, config, pages),
         *identity_routes(identity, services.accounts, services.uia, pages),
-        *sso_routes(sign_on, services, config, pages),
+        *sso_routes(context, sign_on, services, config, pages),
         *admin_routes(admin, config),
         server_info_routes(config),
         routes(),

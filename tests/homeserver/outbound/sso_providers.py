@@ -79,7 +79,7 @@ class _Service:
         self.person: dict[str, str] = {}
         self.spoiled: dict[str, Any] = {}
         self.codes: dict[str, dict[str, str]] = {}
-        self.tickets: dict[str, str] = {}
+        self.tickets: dict[str, tuple[str, str]] = {}
         self.paths: list[str] = []
         self.numbers = count()
         self.key = self.make_key()
@@ -114,7 +114,7 @@ class _Service:
             return self.token(form, request.headers.get("Authorization", ""))
         if path == "/cas/login":
             ticket = f"ST-{next(self.numbers)}"
-            self.tickets[ticket] = query["service"]
+            self.tickets[ticket] = query["service"], query.get("renew", "")
             glue = "&" if "?" in query["service"] else "?"
             raise web.HTTPFound(f"{query['service']}{glue}ticket={ticket}")
         assert path == "/cas/p3/serviceValidate", path
@@ -174,7 +174,8 @@ class _Service:
 
     def validate(self, query: dict[str, str]) -> web.Response:
         """Says whose a ticket is, once, for the service that it was made for."""
-        known = self.tickets.pop(query["ticket"], None) == query["service"]
+        asked = query["service"], query.get("renew", "")
+        known = self.tickets.pop(query["ticket"], None) == asked
         inner = '<cas:authenticationFailure code="INVALID_TICKET">no</cas:authenticationFailure>'
         if known:
             attributes = "".join(

@@ -92,6 +92,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "POST /freehold/validate_email": {},
     "POST /freehold/unsubscribe": {},
     "POST /auth/{authType}/fallback/web": {},
+    "POST /freehold/sso/confirm": {},
     "POST /account/3pid/add": {"sid": "s", "client_secret": "s", "auth": _PASSWORD_AUTH},
     "POST /account/3pid/bind": _BINDING,
     "POST /account/3pid": {"three_pid_creds": _BINDING},
@@ -345,6 +346,7 @@ PAGES = frozenset(
         "GET /login/sso/redirect/{idpId}",
         "GET /freehold/sso/callback",
         "GET /freehold/sso/confirm/{idpId}",
+        "POST /freehold/sso/confirm",
     }
 )
 """Operations that answer browsers: with pages."""

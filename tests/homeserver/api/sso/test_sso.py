@@ -15,7 +15,7 @@ import pytest_asyncio
 
 from federation.events.canonical_json import JsonObject
 from homeserver import limits
-from homeserver.api.sso.sso import CALLBACK
+from homeserver.api.sso.sso import CALLBACK, CONFIRM
 from homeserver.web.pages import AUTH_DONE
 from tests.homeserver.api.account_server import V3, AccountServer, account_server, open_config
 from tests.homeserver.outbound.sso_providers import SsoProviders, sso_providers
@@ -64,6 +64,14 @@ class Browser:
                 assert "HttpOnly; SameSite=Lax; Secure" in set_cookie
                 self.cookie = set_cookie.partition(";")[0]
             return Shown(answer.status, await answer.text(), answer.headers.get("Location", ""))
+
+    async def press(self, shown: Shown) -> Shown:
+        """Sends the form of a page."""
+        form = dict(findall(r'<input type="hidden" name="([^"]*)" value="([^"]*)"', shown.html))
+        async with self.server.session.post(
+            f"{self.server.url}{CONFIRM}", data=form, headers={"Cookie": self.cookie}
+        ) as answer:
+            return Shown(answer.status, await answer.text(), "")
 
     async def log_in(self, provider: str, redirect: str = TRUSTED) -> Shown:
         """A whole log-in; the page, or the redirect, at its end."""
@@ -410,11 +418,50 @@ async def test_an_action_is_confirmed_by_logging_in_again(world: World) -> None:
     page = await browser.get(f"{V3}/auth/m.login.sso/fallback/web?session={session}")
     link = next(one for one in page.links() if OIDC in one)
     begun = await browser.get(link)
-    done = await browser.follow(begun.location)
-    assert f"<script>{AUTH_DONE}</script>" in done.html
+    assert parse_qs(urlsplit(begun.location).query)["prompt"] == ["login"]
+    asked = await browser.follow(begun.location)
+    assert (asked.status, AUTH_DONE in asked.html) == (200, False)
+    assert f"<strong>{user['user_id']}</strong>" in asked.html
+    assert f"<strong>delete devices {user['device_id']}</strong>" in asked.html
     body = {"auth": {"session": session}}
     path, token = f"/devices/{user['device_id']}", user["access_token"]
+    assert (await world.server.call("DELETE", path, body, token=token)).status == 401
+    done = await browser.press(asked)
+    assert f"<script>{AUTH_DONE}</script>" in done.html
     assert (await world.server.call("DELETE", path, body, token=token)).status == 200
+
+
+async def test_cas_logs_in_anew_to_confirm(world: World) -> None:
+    await world.providers.person(user=fresh("anew"))
+    user = await world.user(CAS)
+    browser = world.browser()
+    begun = await browser.get(f"{CONFIRM}/{CAS}?session={await begin_stage(world, user)}")
+    assert parse_qs(urlsplit(begun.location).query)["renew"] == ["true"]
+    asked = await browser.follow(begun.location)
+    assert asked.status == 200, "the ticket was validated as one of a new log-in"
+    assert AUTH_DONE in (await browser.press(asked)).html
+
+
+async def test_a_confirmation_works_once_in_the_browser_that_logged_in(world: World) -> None:
+    await world.providers.person(sub=fresh(), preferred_username=fresh("once"))
+    user = await world.user(OIDC)
+    session = await begin_stage(world, user)
+    victim, thief = world.browser(), world.browser()
+    begun = await victim.get(f"{CONFIRM}/{OIDC}?session={session}")
+    asked = await victim.follow(begun.location)
+    await thief.get(f"{V3}/login/sso/redirect/{OIDC}?{urlencode({'redirectUrl': TRUSTED})}")
+    for cookie in (thief.cookie, "", "freehold_sso=\u00e9"):
+        thief.cookie = cookie
+        assert (await thief.press(asked)).status == 403
+    assert (await victim.press(asked)).status == 403, "the secret was spent"
+    path, token = f"/devices/{user['device_id']}", user["access_token"]
+    body = {"auth": {"session": session}}
+    assert (await world.server.call("DELETE", path, body, token=token)).status == 401
+    again = await victim.get(f"{CONFIRM}/{OIDC}?session={session}")
+    asked = await victim.follow(again.location)
+    assert (await victim.press(asked)).status == 200
+    assert (await victim.press(asked)).status == 403
+    assert (await victim.press(asked._replace(html=""))).status == 403
 
 
 async def test_somebody_else_confirms_nothing(world: World) -> None:

@@ -89,7 +89,10 @@ async def test_a_clock_may_be_wrong_by_a_little() -> None:
 
 async def test_an_entrance_with_a_query_of_its_own() -> None:
     client, _ = made(0)
-    assert (await client.entrance("s", "n", "v")).startswith(f"{ISSUER}/authorize?x=1&response")
+    entrance = await client.entrance("s", "n", "v", again=False)
+    assert entrance.startswith(f"{ISSUER}/authorize?x=1&response")
+    assert "prompt=" not in entrance
+    assert "&prompt=login" in await client.entrance("s", "n", "v", again=True)
 
 
 async def test_cas_has_the_same_bounds() -> None:
