@@ -54,6 +54,7 @@ from homeserver.services.sync.extras import SyncSources
 from homeserver.services.sync.filters import Filters
 from homeserver.services.sync.loop import Sync
 from homeserver.services.timeline.backfill import RoomBackfill
+from homeserver.storage.accounts.accounts import AccountTable
 from homeserver.storage.database import Database
 
 
@@ -147,7 +148,9 @@ def make_services(
         federation=federation,
         media=media,
         identity=identity,
-        inviting=_inviting(engine, outbound, rooms, people, identity_servers, limiter),
+        inviting=_inviting(
+            engine, outbound, rooms, people, identity_servers, limiter=limiter, database=database
+        ),
         sign_on=make_sign_on(engine.context, database, config, outside.trusted, accounts),
     )
 
@@ -158,10 +161,12 @@ def _inviting(
     rooms: RoomServices,
     people: MemberDirectory,
     servers: IdentityServers,
+    *,
     limiter: RateLimiter,
+    database: Database,
 ) -> ThirdPartyInviting:
-    exchange = outbound.queries.exchange_third_party_invite
-    parts = InvitingParts(rooms.membership, people, servers, exchange, limiter)
+    exchange, accounts = outbound.queries.exchange_third_party_invite, AccountTable(database)
+    parts = InvitingParts(rooms.membership, people, servers, exchange, limiter, accounts)
     return ThirdPartyInviting(engine.room_context, parts)
 
 

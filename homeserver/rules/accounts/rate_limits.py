@@ -29,7 +29,8 @@ class Limit(Enum):
     INVITES = "invites"
     """Invites by a user."""
     REMOTE_INVITES = "remote_invites"
-    """Invites of local users by one other server."""
+    """Invites of local users by one other server; those by address, by the address of who tells
+    that it has a user."""
     REMOTE_INVITES_OF_USER = "remote_invites_of_user"
     """Invites of one local user by one other server."""
     ROOMS = "rooms"

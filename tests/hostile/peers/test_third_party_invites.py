@@ -19,9 +19,11 @@ import pytest
 import pytest_asyncio
 import trustme
 
+from federation.bounded_cache import BoundedCache
 from federation.events.canonical_json import JsonObject
 from federation.events.room_versions import ROOM_VERSIONS
 from federation.limits import BOUND_INVITES_MAX, THIRD_PARTY_INVITE_BYTES_MAX
+from homeserver.rules.accounts.rate_limits import Bucket, Limit, Rate
 from tests.homeserver.outbound.identity_server import IdentityServer, identity_server
 from tests.hostile.clients.running_server import Reply, Server, User, running
 from tests.hostile.peers.scripted_peer import V1, ScriptedPeer, scripted_peer
@@ -364,6 +366,62 @@ async def test_a_user_is_told_of_few_invites_at_once(world: World) -> None:
     assert reply.status == 200
     large = await world.bind(world.alice.user_id, [], padding="x" * THIRD_PARTY_INVITE_BYTES_MAX)
     assert large.status == 413
+
+
+@pytest.mark.parametrize("is_known", [False, True])
+async def test_users_without_an_account_cost_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch, is_known: bool
+) -> None:
+    """The address that tells of them has a bucket, they have none, and nobody is asked. One who had
+    an account is as unknown."""
+    limiter = world.server.services.inviting._parts.limiter
+    buckets = BoundedCache[tuple[Limit, str], Bucket](100)
+    rates = {Limit.REMOTE_INVITES: Rate(0.001, 4), Limit.REMOTE_INVITES_OF_USER: Rate(0.001, 9)}
+    monkeypatch.setattr(limiter, "_rates", rates)
+    monkeypatch.setattr(limiter, "_buckets", buckets)
+    gone = f"gone{next(_numbers)}"
+    if is_known:
+        user_id = (await world.server.register(gone)).user_id
+        ended = "UPDATE accounts SET is_deactivated = true WHERE user_id = $1"
+        await world.server.database.execute(ended, user_id)
+
+    def told(number: int) -> tuple[str, list[JsonObject]]:
+        user_id = f"@{gone}:here.example" if is_known else f"@nobody{number}:here.example"
+        invite = {
+            "mxid": user_id,
+            "room_id": "!far:evil.example",
+            "sender": world.peer.user(),
+            "signed": {"mxid": user_id, "token": "t", "signatures": {}},
+        }
+        return user_id, [invite] * BOUND_INVITES_MAX
+
+    asked = len(world.peer.asked)
+    for number in range(4):
+        assert (await world.bind(*told(number))).status == 200
+    refused = await world.bind(*told(4))
+    assert (refused.status, refused.errcode) == (429, "M_LIMIT_EXCEEDED")
+    assert {limit for limit, _ in buckets} == {Limit.REMOTE_INVITES}
+    assert len(buckets) == 1
+    assert not [path for _, path, _ in world.peer.asked[asked:] if "exchange_third" in path]
+
+
+async def test_invites_of_many_users_have_the_rate_of_who_tells_of_them(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limiter = world.server.services.inviting._parts.limiter
+    monkeypatch.setattr(limiter, "_rates", {Limit.REMOTE_INVITES: Rate(0.001, 4)})
+    monkeypatch.setattr(limiter, "_buckets", BoundedCache[tuple[Limit, str], Bucket](100))
+    invite = {
+        "mxid": world.alice.user_id,
+        "room_id": "!far:evil.example",
+        "sender": world.peer.user(),
+        "signed": {"mxid": world.alice.user_id, "token": "t", "signatures": {}},
+    }
+    asked = len(world.peer.asked)
+    refused = await world.bind(world.alice.user_id, [invite] * BOUND_INVITES_MAX)
+    assert refused.status == 429
+    exchanged = [path for _, path, _ in world.peer.asked[asked:] if "exchange_third" in path]
+    assert len(exchanged) == 3
 
 
 async def test_a_revoked_invite_is_not_exchanged(world: World) -> None:

@@ -9,7 +9,8 @@ Rules:
    checks that it kept such an invite, by a user of its own, and that its key is valid still; the
    room's rules check the signature and who it is for.
 4. Anybody may tell this server that a user of its owns an address: it believes nothing of it, asks
-   the inviter's server, and does so at a bounded rate for each user.
+   the inviter's server, and does so at a bounded rate for each address that tells it, and for each
+   user. Users without an account cost nothing.
 
 Spec: client-server API, "Third-party invites"; server-server API, "Third-party invites".
 """
@@ -21,6 +22,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
+from federation.causes import current_cause
 from federation.errors import MatrixError
 from federation.events import event_types
 from federation.events.canonical_json import JsonObject
@@ -38,6 +40,7 @@ from homeserver.rules.identity.third_party_ids import EMAIL, canonical_address
 from homeserver.services.accounts.rate_limits import RateLimiter
 from homeserver.services.rooms.membership import MemberDirectory, Membership
 from homeserver.services.rooms.room_access import RoomAccess, RoomContext, is_resident
+from homeserver.storage.accounts.accounts import AccountTable
 
 _log = logging.getLogger(__name__)
 
@@ -85,6 +88,7 @@ class InvitingParts:
     servers: IdentityServers
     exchange: Exchange
     limiter: RateLimiter
+    accounts: AccountTable
 
 
 class ThirdPartyInviting:
@@ -157,8 +161,14 @@ class ThirdPartyInviting:
 
     async def bound(self, user_id: UserId, invites: Sequence[tuple[RoomId, BoundInvite]]) -> None:
         """`ThirdPartyInvites.bound`."""
+        limiter, teller = self._parts.limiter, f"onbind {current_cause().name}"
+        limiter.check(Limit.REMOTE_INVITES, teller)
+        account = await self._parts.accounts.load(user_id)
+        if account is None or account.is_deactivated:
+            return
         for room_id, invite in invites:
-            self._parts.limiter.check(Limit.REMOTE_INVITES_OF_USER, f"onbind {user_id}")
+            limiter.check(Limit.REMOTE_INVITES, teller)
+            limiter.check(Limit.REMOTE_INVITES_OF_USER, f"onbind {user_id}")
             try:
                 if self._parts.people.is_ours(invite.sender):
                     await self.exchange(room_id, invite)
