@@ -31,6 +31,10 @@ REGISTRATIONS_RETRY_S = 5.0
 APPSERVICE_CONNECTIONS = 100
 """Connections to all application services: few are used at a time."""
 
+APPSERVICE_CONNECTIONS_EACH = 25
+"""Of these, connections to one: all its questions, its transaction, and some look-ups. One that
+doesn't answer leaves room for others."""
+
 APPSERVICE_ANSWER_BYTES = 1024 * 1024
 """An answer of an application service; third-party locations are the largest."""
 
@@ -48,7 +52,7 @@ APPSERVICE_PING_BODY_CHARACTERS = 4_096
 """Of a service's answer to a ping that is passed on to whoever asked for it."""
 
 APPSERVICE_QUERIES = 20
-"""Queries of users and aliases under way with all application services: anybody can cause one.
+"""Queries of users and aliases under way with one application service: anybody can cause one.
 Beyond it 429."""
 
 APPSERVICE_QUERY_WAIT_S = 0.5

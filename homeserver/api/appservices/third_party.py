@@ -27,7 +27,7 @@ class ThirdPartyApi:
         """Returns the routes of this part."""
         limit = Limit.READS
         return [
-            Route("GET", v3("/thirdparty/protocols"), self.protocols, guests=True),
+            Route("GET", v3("/thirdparty/protocols"), self.protocols, limit=limit, guests=True),
             Route("GET", v3("/thirdparty/protocol/{protocol}"), self.protocol, limit=limit),
             Route("GET", v3("/thirdparty/user/{protocol}"), self.users, limit=limit),
             Route("GET", v3("/thirdparty/location/{protocol}"), self.locations, limit=limit),

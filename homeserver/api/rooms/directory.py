@@ -36,7 +36,7 @@ class DirectoryApi:
         alias, listed = v3("/directory/room/{roomAlias}"), v3("/directory/list/room/{roomId}")
         return [
             Route("PUT", alias, self.create, limit=Limit.WRITES),
-            Route("GET", alias, self.resolve, auth=Auth.OPTIONAL),
+            Route("GET", alias, self.resolve, Auth.OPTIONAL, Limit.READS),
             Route("DELETE", alias, self.delete, limit=Limit.WRITES),
             Route("GET", v3("/rooms/{roomId}/aliases"), self.aliases),
             Route("GET", listed, self.visibility, auth=Auth.OPTIONAL),

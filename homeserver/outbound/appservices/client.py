@@ -77,7 +77,10 @@ class AppServiceClient:
     def __init__(self) -> None:
         """*Precondition:* an event loop runs."""
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=limits.APPSERVICE_CONNECTIONS),
+            connector=aiohttp.TCPConnector(
+                limit=limits.APPSERVICE_CONNECTIONS,
+                limit_per_host=limits.APPSERVICE_CONNECTIONS_EACH,
+            ),
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={"User-Agent": "Freehold", "Accept-Encoding": "identity"},
             auto_decompress=False,

@@ -3,7 +3,7 @@
 Rules:
 1. A service makes what it is asked for before it answers, by requests of its own.
 2. The same question is asked once, however many wait for its answer; the questions under way are
-   bounded.
+   bounded for each service, so that one that doesn't answer takes nothing from others.
 3. An alias whose service gives no answer, though it is asked several times, is 408 for whoever
    needs it. A user's service that gives no answer is passed over: nothing depends on it.
 
@@ -14,7 +14,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from urllib.parse import quote
 
 from federation.errors import MatrixError
@@ -49,6 +51,8 @@ class AppServiceQueries:
         self._accounts, self._registrations = AccountTable(database), registrations
         self._client, self._clock = client, clock
         self._under_way: dict[str, asyncio.Future[bool]] = {}
+        self._asking = Counter[str]()
+        """The questions under way with each service."""
 
     async def provide_user(self, user_id: UserId) -> None:
         """Lets services make a local user, unless they exist."""
@@ -83,14 +87,12 @@ class AppServiceQueries:
         known = self._under_way.get(request.path)
         if known is not None:
             return await asyncio.shield(known)
-        if len(self._under_way) >= limits.APPSERVICE_QUERIES:
-            raise limit_exceeded(limits.APPSERVICE_QUERY_WAIT_S)
         answered: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._under_way[request.path] = answered
         try:
             is_made = await self._first_yes(services, request)
         except BaseException as error:
-            is_ours = isinstance(error, AppServiceUnreachable)
+            is_ours = isinstance(error, (AppServiceUnreachable, MatrixError))
             reason = error if is_ours else AppServiceUnreachable(NoAnswer.FAILED, "given up")
             answered.set_exception(reason)
             answered.exception()  # there may be nobody else who waits
@@ -102,16 +104,29 @@ class AppServiceQueries:
             del self._under_way[request.path]
 
     async def _first_yes(self, services: Iterable[AppService], request: AppServiceRequest) -> bool:
-        unanswered: AppServiceUnreachable | None = None
+        unanswered: AppServiceUnreachable | MatrixError | None = None
         for service in services:
             try:
-                if await self._is_yes(service, request):
-                    return True
-            except AppServiceUnreachable as error:
+                with self._counted(service.service_id):
+                    if await self._is_yes(service, request):
+                        return True
+            except (AppServiceUnreachable, MatrixError) as error:
                 unanswered = error
         if unanswered is not None:
             raise unanswered
         return False
+
+    @contextmanager
+    def _counted(self, service_id: str) -> Iterator[None]:
+        """Counts a question to a service as long as the block lasts. Raises 429
+        M_LIMIT_EXCEEDED."""
+        if self._asking[service_id] >= limits.APPSERVICE_QUERIES:
+            raise limit_exceeded(limits.APPSERVICE_QUERY_WAIT_S)
+        self._asking[service_id] += 1
+        try:
+            yield
+        finally:
+            self._asking[service_id] -= 1
 
     async def _is_yes(self, service: AppService, request: AppServiceRequest) -> bool:
         for _ in range(limits.APPSERVICE_QUERY_TRIES - 1):

@@ -6,6 +6,7 @@ import asyncio
 import secrets
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from typing import Any, cast
 from urllib.parse import quote
 
 import pytest
@@ -14,9 +15,15 @@ import pytest_asyncio
 from federation.errors import MatrixError
 from federation.events.ids import RoomAlias, UserId
 from homeserver import limits
+from homeserver.api.appservices.third_party import ThirdPartyApi
+from homeserver.api.http.routes import v3
+from homeserver.api.rooms.directory import DirectoryApi
+from homeserver.outbound.appservices.client import AppServiceRequest
+from homeserver.rules.accounts.rate_limits import Limit
 from homeserver.services.appservices.queries import AppServiceQueries
 from tests.homeserver.appservice_world import BOT, Bridge, bridged
 from tests.homeserver.bridge_service import BridgeService, bridge_service
+from tests.homeserver.rules.appservices.test_registrations import parsed
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -127,6 +134,41 @@ async def test_questions_under_way_are_bounded(
     gate.set()
     assert await first
     assert await scene.queries.provide_alias(new_alias())
+
+
+async def test_a_service_that_does_not_answer_takes_no_place_of_others(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither of the questions under way, nor of the connections."""
+    monkeypatch.setattr("homeserver.limits.APPSERVICE_QUERIES", 1)
+    alias, gate = new_alias(), asyncio.Event()
+    scene.service.before[scene.asked("rooms", alias)] = gate.wait
+    waiting = asyncio.create_task(scene.queries.provide_alias(alias))
+    await asyncio.sleep(0)
+    [irc] = scene.bridge.server.services.appservices.registrations.current
+    namespaces = {"aliases": [{"exclusive": False, "regex": "#(both|other)_.*"}]}
+    other = parsed(id="other", url=scene.service.url, hs_token=irc.hs_token, namespaces=namespaces)
+    queries = scene.queries
+    both = AppServiceRequest("GET", "/rooms/both", "/rooms/both")
+    assert await queries._ask([irc, other], both), "the second answers"
+    with pytest.raises(MatrixError) as refused:
+        await queries._ask([irc], AppServiceRequest("GET", "/rooms/irc", "/rooms/irc"))
+    assert refused.value.status == 429
+    gate.set()
+    assert await waiting
+    connector = queries._client._session.connector
+    assert connector is not None
+    assert connector.limit_per_host == limits.APPSERVICE_CONNECTIONS_EACH
+    assert limits.APPSERVICE_QUERIES < connector.limit_per_host < connector.limit
+
+
+async def test_questions_that_clients_cause_have_a_rate() -> None:
+    """Also those that need no account, or that of a guest."""
+    nothing = cast(Any, None)
+    routes = [*DirectoryApi(nothing).routes(), *ThirdPartyApi(nothing).routes()]
+    rates = {route.template: route.limit for route in routes if route.method == "GET"}
+    assert rates[v3("/directory/room/{roomAlias}")] is Limit.READS
+    assert rates[v3("/thirdparty/protocols")] is Limit.READS
 
 
 async def test_without_an_answer_it_is_408_after_some_tries(
