@@ -82,6 +82,10 @@ MEDIA_FETCH_BYTES_DEFAULT = 100 * 1024 * 1024
 MEDIA_REMOTE_THUMBNAIL_BYTES = 5 * 1024 * 1024
 """A thumbnail that another server makes: one of 800 by 600 has a fifth of it at most."""
 
+MEDIA_REMOTE_THUMBNAILS_BYTES = 2 * 1024**3
+"""All of those together: of each of its media another server may make over a hundred, which no
+setting of retention counts."""
+
 MEDIA_REFUSED_S = 300.0
 """How long media of another server that are missing there, too large or broken aren't asked for
 again."""

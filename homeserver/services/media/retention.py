@@ -74,7 +74,7 @@ class Retention:
         for which, settings in self._classes:
             await self._delete_old(which, settings)
             await self._delete_excess(which, settings)
-        while await self._thumbnails.delete_unused():
+        while await self._thumbnails.delete_unused() or await self._thumbnails.delete_excess():
             continue
         await self._contents.delete_unreferenced()
         await self._contents.remove_unfinished()

@@ -76,6 +76,20 @@ class ThumbnailTable:
             size,
         )
 
+    async def delete_excess(self) -> int:
+        """Deletes what other servers made beyond `MEDIA_REMOTE_THUMBNAILS_BYTES`, the older ones
+        roughly; returns how many. They are fetched again when they are asked for."""
+        count: int = await self._database.fetchval(
+            "WITH summed AS (SELECT ctid, sum(size) OVER (ORDER BY ctid DESC) AS bytes"
+            " FROM media_thumbnails WHERE maker <> ''),"
+            " gone AS (DELETE FROM media_thumbnails WHERE ctid IN"
+            " (SELECT ctid FROM summed WHERE bytes > $1 LIMIT $2) RETURNING 1)"
+            " SELECT count(*) FROM gone",
+            limits.MEDIA_REMOTE_THUMBNAILS_BYTES,
+            limits.MEDIA_DELETED_AT_ONCE,
+        )
+        return count
+
     async def delete_unused(self) -> int:
         """Deletes thumbnails of contents that no URI has, at most `MEDIA_DELETED_AT_ONCE`; returns
         how many."""

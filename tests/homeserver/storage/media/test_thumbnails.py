@@ -1,10 +1,12 @@
 """Rows of thumbnails: one for each content and shape, gone with their content."""
 
+import pytest
+
 from homeserver import limits
 from homeserver.rules.media.thumbnail_sizes import Method, Shape, Size
 from homeserver.storage.media.media import delete_media
 from homeserver.storage.media.thumbnails import StoredThumbnail, ThumbnailKey, ThumbnailTable
-from tests.homeserver.media_world import HERE, MediaWorld
+from tests.homeserver.media_world import ELSEWHERE, HERE, MediaWorld
 
 SHAPE = Shape(Method.CROP, Size(96, 96))
 
@@ -30,6 +32,24 @@ async def test_a_thumbnail_is_what_was_stored(world: MediaWorld) -> None:
     again = StoredThumbnail("image/jpeg", await world.contents.put(b"another"))
     await table.keep(key, again)
     assert await table.load(key) == again
+
+
+async def test_what_other_servers_made_takes_so_many_bytes(
+    world: MediaWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table, key = ThumbnailTable(world.database), await key_of(world)
+    for maker in ("", ELSEWHERE):
+        for side in (32, 96):
+            made = StoredThumbnail("image/png", await world.contents.put(b"%d%d" % (side, side)))
+            shape = Shape(Method.CROP, Size(side, side))
+            await table.keep(ThumbnailKey(key.source, shape, False, maker), made)
+    monkeypatch.setattr(limits, "MEDIA_REMOTE_THUMBNAILS_BYTES", 8)
+    assert await table.delete_excess() == 0
+    monkeypatch.setattr(limits, "MEDIA_REMOTE_THUMBNAILS_BYTES", 7)
+    assert await table.delete_excess() == 1
+    assert await table.delete_excess() == 0
+    makers = await world.database.fetch("SELECT maker FROM media_thumbnails ORDER BY maker")
+    assert [row["maker"] for row in makers] == ["", "", ELSEWHERE]
 
 
 async def test_the_picture_itself_may_be_its_thumbnail(world: MediaWorld) -> None:
