@@ -43,6 +43,9 @@ members at once: in a room of 2,000, ten rows are written for each event."""
 PUSH_EVENTS_UNSUMMED_IN_ALL = 20_000
 """Such events of all rooms, some 10 MB; beyond it the room with the oldest is summed."""
 
+PUSH_STATES_CACHED = 5_000
+"""Users in rooms, whose marks and counts are in memory since they last read or spoke there."""
+
 PUSH_USERS_CACHED = 5_000
 """Users whose counts are in memory: those who sync. A user with 5,000 unread rooms takes 1 MB."""
 

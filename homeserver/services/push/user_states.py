@@ -2,7 +2,9 @@
 
 Rules:
 1. Changes are made in memory at once, and collected until `store` writes them in one transaction.
-2. The counts of a user are kept while they sync. What isn't kept is read when it is needed; whoever
+2. The state of a user who has just read or spoken in a room is kept: they do so again, and it would
+   be read for each message. What is changed elsewhere, by a redaction or a sum, is let go of.
+3. The counts of a user are kept while they sync. What isn't kept is read when it is needed; whoever
    reads it has made sure that nothing is collected, or reads what the collected changes don't
    concern.
 
@@ -59,11 +61,13 @@ class UserStates:
         self._users: BoundedCache[UserId, dict[RoomId, ThreadCounts]] = BoundedCache(
             limits.PUSH_USERS_CACHED
         )
+        self._stored: BoundedCache[UserRoom, RoomState] = BoundedCache(limits.PUSH_STATES_CACHED)
 
     async def start(self, end: int) -> int:
         """Takes over what is stored; returns the position up to which that is: `end`, the log's, if
         nothing was ever stored."""
         self.pending = PendingEvents()
+        self._stored.clear()
         self.pending.load(await self._table.pending())
         stored = await self._table.position()
         self.writes.position = end if stored is None else stored
@@ -82,8 +86,17 @@ class UserStates:
 
     async def store(self) -> None:
         """Stores the changes; if that fails, they are kept."""
-        await self._table.write(self.writes)
-        self.writes = PushWrites(self.writes.position)
+        writes = self.writes
+        await self._table.write(writes)
+        self.writes = PushWrites(writes.position)
+        if writes.redacted:
+            self._stored.clear()
+            return
+        for key, state in writes.states.items():
+            kept = RoomState(
+                state.marks, state.counts, state.counted_to, had_counts=bool(state.counts)
+            )
+            self._stored.put(key, kept)
 
     def add(self, room_id: RoomId, event: EventLevels) -> None:
         """Adds an event that notifies somebody."""
@@ -102,7 +115,7 @@ class UserStates:
         """Returns the state of a user who has read a thread ("" for all) up to a place; None if it
         is as before. Nothing is changed yet."""
         room_id, user_id = key
-        state = self.writes.states.get(key)
+        state = self.writes.states.get(key) or self._stored.get(key)
         if state is None:
             state = await self._table.state_of(room_id, user_id)
         marks = state.marks.copy()
@@ -150,6 +163,7 @@ class UserStates:
         """Drops the state of a user who has left a room."""
         room_id, user_id = key
         self.writes.states.pop(key, None)
+        self._stored.pop(key)
         self.writes.gone.add(key)
         room, cached = self.pending.room(room_id), self._users.get(user_id)
         if room is not None:
@@ -165,6 +179,8 @@ class UserStates:
         total = room.sum_for(room_id, members)
         await self._table.write(PushWrites(self.writes.position, sums=[total]))
         self.pending.pop(room_id)
+        for key in [key for key in self._stored if key[0] == room_id]:
+            self._stored.pop(key)
         for user_id, counts in total.added:
             cached = self._users.get(user_id)
             if cached is not None:

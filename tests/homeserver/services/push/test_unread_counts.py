@@ -12,7 +12,7 @@ from federation.events.ids import RoomId, UserId
 from homeserver import limits
 from homeserver.services.push.evaluator import Evaluated
 from homeserver.storage.database import DatabaseUnavailable
-from homeserver.storage.push.unread import UnreadTable
+from homeserver.storage.push.unread import RoomState, UnreadTable
 from tests.homeserver.room_world import ALICE, BOB, CAROL, DAVE
 from tests.homeserver.services.push.random_history import History, counted
 from tests.homeserver.sync_world import SyncWorld, sync_world
@@ -274,26 +274,57 @@ async def test_the_position_is_stored_now_and_then(
     assert await world.database.fetchval(query) == world.committer.position
 
 
-async def test_little_is_kept_in_memory(syncs: SyncWorld, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Users, audiences and compiled rules are read again; entries are stored a few at a time."""
-    world = syncs.world
+async def test_little_is_kept_in_memory(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Users, their states, audiences and compiled rules are read again; entries are stored a few at
+    a time."""
     for name, value in (
         ("PUSH_USERS_CACHED", 1),
+        ("PUSH_STATES_CACHED", 1),
         ("PUSH_AUDIENCES_BYTES", 20 * limits.PUSH_AUDIENCE_MEMBER_BYTES),
         ("PUSH_RULESETS_COMPILED", 1),
         ("PUSH_ENTRIES_AT_ONCE", 1),
     ):
         monkeypatch.setattr(limits, name, value)
     path = "/pushrules/global/content/cake"
-    for user, actions in ((BOB, []), (CAROL, ["notify", {"set_tweak": "highlight"}])):
-        body = {"pattern": "cake", "actions": actions}
-        assert (await world.call(user, "PUT", path, body)).status == 200
-    rooms = [await shared_room(syncs, BOB, CAROL) for _ in range(2)]
-    for room_id in rooms * 2:
-        await syncs.say(ALICE, room_id, f"cake {room_id}", f"hi {room_id}")
-    for room_id in rooms:
-        assert await counted(world, BOB, room_id) == {"main": (1, 0)}
-        assert await counted(world, CAROL, room_id) == {"main": (2, 1)}
+    async with sync_world(postgres_url) as syncs:
+        world = syncs.world
+        for user, actions in ((BOB, []), (CAROL, ["notify", {"set_tweak": "highlight"}])):
+            body = {"pattern": "cake", "actions": actions}
+            assert (await world.call(user, "PUT", path, body)).status == 200
+        rooms = [await shared_room(syncs, BOB, CAROL) for _ in range(2)]
+        for room_id in rooms * 2:
+            await syncs.say(ALICE, room_id, f"cake {room_id}", f"hi {room_id}")
+        for room_id in rooms:
+            assert await counted(world, BOB, room_id) == {"main": (1, 0)}
+            assert await counted(world, CAROL, room_id) == {"main": (2, 1)}
+        states = world.push.counts._states
+        assert (len(states._users), len(states._stored)) == (1, 1)
+
+
+async def test_who_speaks_again_is_not_read_again(
+    syncs: SyncWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room_id = await shared_room(syncs, BOB)
+    await syncs.say(ALICE, room_id, "one")
+    await syncs.world.push.counts.settled()
+    reads: list[UserId] = []
+    state_of = UnreadTable.state_of
+
+    async def noted(table: UnreadTable, room: RoomId, user_id: UserId) -> RoomState:
+        reads.append(user_id)
+        return await state_of(table, room, user_id)
+
+    monkeypatch.setattr(UnreadTable, "state_of", noted)
+    for text in ("two", "three"):
+        await syncs.say(ALICE, room_id, text)
+        await syncs.world.push.counts.settled()
+    assert reads == []
+    [event_id] = await syncs.say(ALICE, room_id, "four")
+    path = f"redact/{quote(event_id)}/t"
+    assert (await syncs.world.in_room(ALICE, "PUT", room_id, path, {})).status == 200
+    await syncs.say(ALICE, room_id, "five")
+    await syncs.world.push.counts.settled()
+    assert reads == [ALICE], "what a redaction changed is read"
 
 
 async def test_a_start_reads_the_newest_events(
