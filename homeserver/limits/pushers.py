@@ -25,6 +25,10 @@ PUSHES_OF_FAILING_AT_ONCE = 50
 """Of these, requests of pushers whose last one failed: gateways that stall leave room for
 others."""
 
+PUSHES_PER_USER = 4
+"""Requests for the pushers of one user under way: usual users have two or three devices. The places
+of all take 25 users whose gateways stall."""
+
 PUSHES_PER_GATEWAY = 32
 """Requests to one push gateway under way: with 0.3 s each, a hundred a second."""
 

@@ -1,7 +1,8 @@
 """Pushers, and how far each of them was told. Owns `pushers`.
 
 Rules:
-1. A pusher that is set anew keeps its cursor: what it is owed is still owed.
+1. A pusher that is set anew keeps its cursor: what it is owed is still owed. It is tried at once;
+   its failures are forgotten if it has another gateway than before.
 2. A pusher is set for a device that exists, and locks its row: one that is being removed takes the
    pusher with it, or refuses it.
 
@@ -18,7 +19,7 @@ import msgspec
 
 from federation.events.ids import DeviceId, UserId
 from homeserver import limits
-from homeserver.rules.push.pushers import Pusher, PusherKey
+from homeserver.rules.push.pushers import GatewayAddress, Pusher, PusherKey, gateway_of
 from homeserver.storage.database import Connection, Database
 
 
@@ -103,6 +104,13 @@ class PusherTable:
             )
             if others >= limits.PUSHERS_PER_USER:
                 return NotSet.FULL
+            before = await connection.fetchrow(
+                f"SELECT {_COLUMNS} FROM pushers WHERE user_id = $1 AND (app_id, pushkey) ="
+                " ($2, $3)",
+                user_id,
+                *_names(pusher.key),
+            )
+            is_moved = before is not None and _target(_stored(before).pusher) != _target(pusher)
             pusher_id: int = await connection.fetchval(
                 "INSERT INTO pushers AS p (user_id, device_id, app_id, pushkey, set_ms, cursor,"
                 f" {_SETTINGS}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"
@@ -111,14 +119,16 @@ class PusherTable:
                 " kind = excluded.kind, app_display_name = excluded.app_display_name,"
                 " device_display_name = excluded.device_display_name,"
                 " profile_tag = excluded.profile_tag, lang = excluded.lang, data = excluded.data,"
-                " failures = 0, failing_since_ms = NULL, retry_at_ms = NULL"
-                " RETURNING pusher_id",
+                " failures = CASE WHEN $13 THEN 0 ELSE p.failures END,"
+                " failing_since_ms = CASE WHEN $13 THEN NULL ELSE p.failing_since_ms END,"
+                " retry_at_ms = NULL RETURNING pusher_id",
                 user_id,
                 device_id,
                 *_names(pusher.key),
                 now_ms,
                 position,
                 *_settings(pusher),
+                is_moved,
             )
             return pusher_id
 
@@ -181,6 +191,11 @@ async def _lock_user(connection: Connection, user_id: UserId) -> None:
 
 def _names(key: PusherKey) -> tuple[str, str]:
     return key.app_id, key.pushkey
+
+
+def _target(pusher: Pusher) -> tuple[str, GatewayAddress | None]:
+    """Returns where a pusher's notifications go; e-mail goes to its key."""
+    return pusher.kind, gateway_of(pusher)
 
 
 def _settings(pusher: Pusher) -> tuple[str | bytes, ...]:

@@ -142,8 +142,8 @@ class PushDeliveries:
             task.stored = None  # read again at the next wake-up: a lock may have ended
             return Attempt.NOTHING
         await self._wait_back_off(task, task.stored.progress)
-        is_failing = task.stored.progress.failures > 0
-        async with self._gateways.turn(gateway, is_failing=is_failing):
+        user_id, is_failing = task.stored.user_id, task.stored.progress.failures > 0
+        async with self._gateways.turn(user_id, gateway, is_failing=is_failing):
             task.stored = await self._table.load(pusher_id)
             if task.stored is None or _gateway_to_tell(task.stored) != gateway:
                 return None if task.stored is None else Attempt.MADE

@@ -3,8 +3,9 @@
 Rules:
 1. A gateway's name is resolved here, and the connection goes to the very address that was checked;
    redirects aren't followed (`federation.transport.requests.dialer`).
-2. The requests under way are bounded: in all, for each gateway, and for pushers whose last request
-   failed. So gateways that stall leave room for others.
+2. The requests under way are bounded: in all, for each user, for each gateway, and for pushers
+   whose last request failed. So gateways that stall leave room for others, whatever they are called
+   and however many of them a user names.
 3. An answer counts if it has the status 200 and is a JSON object; each other one is a failure.
 
 Spec: push gateway API.
@@ -13,10 +14,12 @@ Spec: push gateway API.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from enum import Enum
 
+from federation.events.ids import UserId
 from federation.transport.acl import ip_of
 from federation.transport.requests.dialer import (
     Bounds,
@@ -62,30 +65,22 @@ class Gateways:
         self._dialer, self._names = dialer, names
         self._all = asyncio.Semaphore(limits.PUSHES_AT_ONCE)
         self._failing = asyncio.Semaphore(limits.PUSHES_OF_FAILING_AT_ONCE)
-        self._places: dict[str, _Places] = {}
+        self._of_user = _Places(limits.PUSHES_PER_USER)
+        self._at_gateway = _Places(limits.PUSHES_PER_GATEWAY)
 
     @asynccontextmanager
-    async def turn(self, gateway: GatewayAddress, *, is_failing: bool) -> AsyncIterator[None]:
-        """Waits until a request may be made; `is_failing`: the pusher's last one failed."""
+    async def turn(
+        self, user_id: UserId, gateway: GatewayAddress, *, is_failing: bool
+    ) -> AsyncIterator[None]:
+        """Waits until a request for a user may be made; `is_failing`: the pusher's last one
+        failed."""
         async with AsyncExitStack() as stack:
+            await stack.enter_async_context(self._of_user.place(user_id))
             if is_failing:
                 await stack.enter_async_context(self._failing)
-            await stack.enter_async_context(self._place_at(gateway))
+            await stack.enter_async_context(self._at_gateway.place(gateway.host_header))
             await stack.enter_async_context(self._all)
             yield
-
-    @asynccontextmanager
-    async def _place_at(self, gateway: GatewayAddress) -> AsyncIterator[None]:
-        name = gateway.host_header
-        places = self._places.setdefault(name, _Places())
-        places.users += 1
-        try:
-            async with places.free:
-                yield
-        finally:
-            places.users -= 1
-            if not places.users:
-                del self._places[name]
 
     async def notify(self, gateway: GatewayAddress, body: bytes) -> frozenset[str]:
         """Sends one request; returns the push keys that the gateway rejects. Raises PushFailed."""
@@ -112,11 +107,29 @@ class Gateways:
 
 
 class _Places:
-    """The requests of one gateway: the free places, and how many use or wait for one."""
+    """The places for requests of each gateway, or of each user, by name: `most` of one name."""
 
-    def __init__(self) -> None:
-        self.free = asyncio.Semaphore(limits.PUSHES_PER_GATEWAY)
-        self.users = 0
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._free: dict[str, asyncio.Semaphore] = {}
+        self._holders = Counter[str]()
+        """How many have a place or wait for one."""
+
+    def __len__(self) -> int:
+        return len(self._free)
+
+    @asynccontextmanager
+    async def place(self, name: str) -> AsyncIterator[None]:
+        """Waits for a place, and holds it as long as the block lasts."""
+        free = self._free.setdefault(name, asyncio.Semaphore(self._most))
+        self._holders[name] += 1
+        try:
+            async with free:
+                yield
+        finally:
+            self._holders[name] -= 1
+            if not self._holders[name]:
+                del self._holders[name], self._free[name]
 
 
 def _refusal(response: HttpResponse) -> PushFailed:

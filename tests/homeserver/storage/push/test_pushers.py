@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import orjson
 import pytest
 
 from federation.events.ids import DeviceId, UserId
@@ -33,8 +34,19 @@ async def table(database: Database) -> PusherTable:
     return PusherTable(database)
 
 
-def pusher(pushkey: str = "key", *, app_id: str = "app", lang: str = "en") -> Pusher:
-    return Pusher(PusherKey(app_id, pushkey), "http", "App", "Phone", "", lang, b"{}")
+URL = "https://push.example/_matrix/push/v1/notify"
+
+
+def pusher(
+    pushkey: str = "key",
+    *,
+    app_id: str = "app",
+    lang: str = "en",
+    kind: str = "http",
+    **data: str,
+) -> Pusher:
+    more = orjson.dumps({"url": URL, **data})
+    return Pusher(PusherKey(app_id, pushkey), kind, "App", "Phone", "", lang, more)
 
 
 async def stored(
@@ -69,17 +81,32 @@ async def test_a_new_pusher_begins_at_its_position(table: PusherTable) -> None:
     assert await table.load_ids() == [(ALICE, pusher_id)]
 
 
-async def test_a_pusher_set_anew_keeps_its_cursor_and_fails_no_more(table: PusherTable) -> None:
+@pytest.mark.parametrize(
+    ("change", "is_moved"),
+    [
+        ({"lang": "de"}, False),
+        ({"format": "event_id_only"}, False),
+        ({"url": URL + "?a=b"}, True),
+        ({"url": URL.replace("push.", "other.")}, True),
+        ({"kind": "email"}, True),
+    ],
+)
+async def test_a_pusher_set_anew_keeps_its_cursor_and_what_its_gateway_failed(
+    table: PusherTable, change: dict[str, str], is_moved: bool
+) -> None:
+    """It is tried at once, among those that fail unless it has another gateway."""
     pusher_id = await stored(table)
     failing = PusherProgress(6, 2, failures=3, failing_since_ms=7, retry_at_ms=8)
     await table.note(pusher_id, failing)
     loaded = await table.load(pusher_id)
     assert loaded is not None
     assert loaded.progress == failing
-    again = await stored(table, device_id=LAPTOP, one=pusher(lang="de"), now_ms=2, position=9)
+    anew = pusher("key", **change)
+    again = await stored(table, device_id=LAPTOP, one=anew, now_ms=2, position=9)
     assert again == pusher_id
+    known = {} if is_moved else {"failures": 3, "failing_since_ms": 7}
     assert await table.load(pusher_id) == StoredPusher(
-        pusher_id, ALICE, 2, pusher(lang="de"), PusherProgress(6, 2)
+        pusher_id, ALICE, 2, anew, PusherProgress(6, 2, **known)
     )
 
 

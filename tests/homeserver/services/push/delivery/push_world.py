@@ -111,7 +111,9 @@ class MemoryGateways:
         self.stalled: set[str] = set()
 
     @asynccontextmanager
-    async def turn(self, _gateway: GatewayAddress, *, is_failing: bool) -> AsyncIterator[None]:
+    async def turn(
+        self, _user_id: UserId, _gateway: GatewayAddress, *, is_failing: bool
+    ) -> AsyncIterator[None]:
         self.turns.append(is_failing)
         yield
 

@@ -11,6 +11,7 @@ import orjson
 import pytest
 import trustme
 
+from federation.events.ids import UserId
 from federation.transport.requests.dialer import Dialer, build_tls_context
 from homeserver import limits
 from homeserver.rules.push.pushers import GATEWAY_PATH, GatewayAddress, parse_gateway
@@ -186,6 +187,7 @@ class Turns:
     def __init__(self, gateways: Gateways) -> None:
         self.gateways = gateways
         self.have: list[str] = []
+        self._users = 0
         self._end = asyncio.Event()
         self._tasks = asyncio.TaskGroup()
 
@@ -197,13 +199,17 @@ class Turns:
         self._end.set()
         await self._tasks.__aexit__(*raised)
 
-    async def take(self, host: str, *, failing: bool = False) -> None:
-        self._tasks.create_task(self._hold(GatewayAddress(host, 443, GATEWAY_PATH), failing))
+    async def take(self, host: str, user: str | None = None, *, failing: bool = False) -> None:
+        """Takes a turn, of a user of its own if none is named."""
+        self._users += 1
+        user_id = UserId(f"@{user or self._users}:hs1")
+        at = GatewayAddress(host, 443, GATEWAY_PATH)
+        self._tasks.create_task(self._hold(user_id, at, failing))
         for _ in range(10):
             await asyncio.sleep(0)
 
-    async def _hold(self, at: GatewayAddress, failing: bool) -> None:
-        async with self.gateways.turn(at, is_failing=failing):
+    async def _hold(self, user_id: UserId, at: GatewayAddress, failing: bool) -> None:
+        async with self.gateways.turn(user_id, at, is_failing=failing):
             self.have.append(at.host)
             await self._end.wait()
 
@@ -219,6 +225,21 @@ async def test_a_gateway_has_a_bounded_number_of_requests(
         await turns.take("b")
         assert turns.have == ["a", "a", "b"]
     assert turns.have == ["a", "a", "b", "a"]
+
+
+async def test_a_user_has_a_bounded_number_of_requests(dialer: Callable[..., Dialer]) -> None:
+    """To whatever gateways: who names many that stall takes nobody else's places, not even those of
+    failing pushers."""
+    most = limits.PUSHES_PER_USER
+    assert 2 * most < min(limits.PUSHES_OF_FAILING_AT_ONCE, limits.PUSHES_AT_ONCE)
+    async with Turns(Gateways(dialer(), Names())) as turns:
+        for number in range(limits.PUSHES_AT_ONCE):
+            await turns.take(f"stalls-{number}", "mallory", failing=number % 2 == 0)
+        assert len(turns.have) == most
+        await turns.take("a", "bob", failing=True)
+        await turns.take("b", "bob")
+        assert turns.have[most:] == ["a", "b"]
+    assert len(turns.have) == limits.PUSHES_AT_ONCE + 2
 
 
 async def test_all_gateways_together_have_a_bounded_number(
@@ -248,5 +269,5 @@ async def test_a_gateway_is_forgotten_after_its_last_turn(dialer: Callable[..., 
     gateways = Gateways(dialer(), Names())
     async with Turns(gateways) as turns:
         await turns.take("a")
-        assert list(gateways._places) == ["a"]
-    assert not gateways._places
+        assert (len(gateways._at_gateway), len(gateways._of_user)) == (1, 1)
+    assert (len(gateways._at_gateway), len(gateways._of_user)) == (0, 0)
