@@ -181,7 +181,8 @@ class HttpApp:
         try:
             requester = await self._requester(token, raw_query)
         except MatrixError as error:
-            if route.lapsed and error.errcode == "M_UNKNOWN_TOKEN":
+            is_soft = error.extra.get("soft_logout") is True  # an expired token has a holder
+            if route.lapsed and error.errcode == "M_UNKNOWN_TOKEN" and not is_soft:
                 return None
             raise
         _check_standing(requester, route)

@@ -62,6 +62,17 @@ async def test_a_session_goes_on_by_refreshing(server: AccountServer) -> None:
     )
 
 
+async def test_an_expired_token_ends_no_account_and_stays_a_soft_log_out(
+    server: AccountServer,
+) -> None:
+    tokens = await server.register("anna", refresh_token=True)
+    await expire(server)
+    reply = await server.call("POST", "/account/deactivate", {}, token=tokens["access_token"])
+    assert refusal(reply) == (401, "M_UNKNOWN_TOKEN", True)
+    renewed = (await refresh(server, tokens["refresh_token"])).body
+    assert (await whoami(server, renewed)).status == 200
+
+
 async def test_log_ins_and_guests_refresh_too(server: AccountServer) -> None:
     await server.register("anna")
     logged_in = (await server.log_in("anna", refresh_token=True)).body
