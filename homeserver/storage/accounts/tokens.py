@@ -53,9 +53,6 @@ WITH account AS (
     ON CONFLICT (user_id, device_id)
     DO UPDATE SET last_seen_ms = $6, last_seen_address = $7
     RETURNING (xmax = 0) AS is_new
-), former AS (
-    DELETE FROM access_tokens USING account
-    WHERE access_tokens.user_id = account.user_id AND device_id = $3
 ), token AS (
     INSERT INTO access_tokens (hash, user_id, device_id, expires_ms)
     SELECT $5, user_id, $3, $8 FROM account
@@ -79,6 +76,13 @@ async def log_in(connection: Connection, login: Login) -> bool | None:
         login.expires_ms,
     )
     if result is not None:
+        # Another statement: it sees what was committed while the first waited for the device.
+        await connection.execute(
+            "DELETE FROM access_tokens WHERE user_id = $1 AND device_id = $2 AND hash <> $3",
+            login.user_id,
+            login.device_id,
+            login.token_hash,
+        )
         await refresh_tokens.begin(connection, login.user_id, login.device_id, login.refresh_hash)
     return result
 

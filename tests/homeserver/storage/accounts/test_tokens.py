@@ -5,8 +5,9 @@ import asyncio
 import pytest
 
 from federation.events.ids import DeviceId, UserId
-from homeserver.storage.accounts import accounts, tokens
+from homeserver.storage.accounts import accounts, refresh_tokens, tokens
 from homeserver.storage.accounts.devices import DeviceRow, DeviceTable
+from homeserver.storage.accounts.refresh_tokens import NewTokens
 from homeserver.storage.accounts.tokens import AccessTokenTable, Login
 from homeserver.storage.database import Database
 from tests.homeserver.storage.accounts.account_rows import (
@@ -98,6 +99,22 @@ async def test_a_log_in_waits_for_a_change_of_the_password(
         assert await waiting is None
     assert await holder(table, b"late") is None
     assert await log_in(database, login(b"good", password_hash="new hash")) is True
+
+
+async def test_a_log_in_ends_the_tokens_that_others_make_meanwhile(
+    database: Database, table: AccessTokenTable
+) -> None:
+    async with database.transaction() as other, asyncio.TaskGroup() as group:
+        await tokens.log_in(other, login(b"other", PHONE))
+        new = NewTokens(access_hash=b"next", expires_ms=99, refresh_hash=b"refresh")
+        await refresh_tokens.exchange(other, ALICE, PHONE, new)
+        waiting = group.create_task(log_in(database, login(b"late", PHONE)))
+        assert await waits_for_lock(database, waiting)
+        await other.execute("COMMIT; BEGIN")
+        assert await waiting is False
+    assert await holder(table, b"late") == (ALICE, PHONE)
+    assert await holder(table, b"other") is None
+    assert await holder(table, b"next") is None
 
 
 async def test_a_token_says_whether_it_is_a_guest_s(
