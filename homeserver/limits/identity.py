@@ -14,7 +14,8 @@ VALIDATION_BYTES = 32
 """Random bytes of the token in a mail: not to be guessed."""
 
 VALIDATIONS_PER_ADDRESS = 10
-"""Proofs of one address for one purpose that are under way: one person has a few apps."""
+"""Proofs of one address for one purpose that are under way: one person has a few apps. Beyond
+it the oldest that isn't validated goes."""
 
 THIRD_PARTY_IDS_PER_USER = 50
 """Identifiers of one account."""
@@ -36,6 +37,9 @@ POLICIES = 20
 
 IDENTITY_SERVER_S = 15.0
 """How long an identity server may take: a client waits for it."""
+
+UNBIND_ALL_S = 20.0
+"""How long all identity servers together may take when an account ends: its user waits for it."""
 
 IDENTITY_SERVER_BYTES = 64 * 1024
 """What it may say; answers have some hundred bytes."""

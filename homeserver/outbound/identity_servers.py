@@ -133,13 +133,13 @@ class IdentityServers:
 
     async def unbind(self, id_server: str, authorization: str, body: bytes) -> bool:
         """Unbinds an address, by a request that this server signed. Returns False if the identity
-        server refuses, or can't be asked."""
+        server refuses, or can't be asked (any more)."""
         headers = {"Authorization": authorization}
         try:
             answer = await self._send(
                 self.check(id_server), "POST", f"{V2}/3pid/unbind", headers, body
             )
-        except WebError:
+        except (WebError, MatrixError):
             return False
         return answer.status == 200
 

@@ -5,8 +5,7 @@ Spec: client-server API, "Account registration and management", "Current account
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import TypeAlias
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -36,6 +35,7 @@ from homeserver.services.accounts.logins import LoggedIn, NewDevice
 from homeserver.services.accounts.requester import NO_DEVICE
 from homeserver.services.accounts.tokens import IssuedTokens, unknown_token
 from homeserver.services.accounts.uia import Uia, guarded
+from homeserver.services.identity.bindings import Bindings
 from homeserver.services.identity.third_party_ids import add_confirmed
 from homeserver.services.identity.validations import Purpose
 from homeserver.storage.accounts import accepted_policies
@@ -62,10 +62,6 @@ class RegisterBody(msgspec.Struct, frozen=True, kw_only=True):
         return NewDevice(device_id, name, address, refreshable)
 
 
-UnbindAll: TypeAlias = Callable[[UserId, str | None], Awaitable[bool]]
-"""Unbinds a user's addresses at identity servers, at all or at the one that is named."""
-
-
 class DeactivateBody(msgspec.Struct, frozen=True, kw_only=True):
     """POST /account/deactivate."""
 
@@ -85,11 +81,11 @@ class AccountsApi:
         enabled: bool,
         flows: Sequence[Flow],
         guests: bool,
-        unbind_all: UnbindAll,
+        bindings: Bindings,
     ) -> None:
         self._accounts, self._uia = accounts, uia
         self._enabled, self._guests = enabled, guests
-        self._flows, self._unbind_all = flows, unbind_all
+        self._flows, self._bindings = flows, bindings
 
     def routes(self) -> list[Route]:
         """Returns the routes of this part."""
@@ -180,20 +176,22 @@ class AccountsApi:
 
     async def deactivate(self, request: Request) -> JsonObject:
         """POST /account/deactivate. A repeat gets the answer of the request that ended the account,
-        since that answer may have been lost; nothing is left to guard by authentication."""
+        since that answer may have been lost; nothing is left to guard by authentication. Identity
+        servers are asked when the account has ended: none can hold it up."""
         if request.lapsed_token is not None:
             await self._accounts.check_ended(request.lapsed_token, erased=False)
             if (await request.parse(DeactivateBody)).erase:
                 await self._accounts.check_ended(request.lapsed_token, erased=True)
             return {"id_server_unbind_result": "success"}
-        body = await request.parse(DeactivateBody)
+        body, requester = await request.parse(DeactivateBody), request.requester
+        server = None if body.id_server is None else self._bindings.check_server(body.id_server)
 
         async def perform(_passed: Mapping[str, str]) -> JsonObject:
-            is_unbound = await self._unbind_all(request.requester.user_id, body.id_server)
-            await self._accounts.deactivate(request.requester, erase=body.erase)
+            await self._accounts.deactivate(requester, erase=body.erase)
+            is_unbound = await self._bindings.unbind_all(requester.user_id, server)
             return {"id_server_unbind_result": "success" if is_unbound else "no-support"}
 
-        asked = guarded("deactivate", request.requester, await request.json())
+        asked = guarded("deactivate", requester, await request.json())
         return await self._uia.guard(asked, perform)
 
     async def _register_guest(self, request: Request, body: RegisterBody) -> JsonObject:

@@ -149,7 +149,7 @@ def account_routes(
                 terms=bool(config.terms),
             ),
             guests=registration.guests,
-            unbind_all=identity.bindings.unbind_all,
+            bindings=identity.bindings,
         ).routes(),
         LoginsApi(
             services.logins,

@@ -7,6 +7,8 @@ Spec: client-server API, POST /account/3pid/bind and /unbind; identity service A
 
 from __future__ import annotations
 
+import asyncio
+
 from federation.events import canonical_json
 from federation.events.ids import ServerName, UserId
 from federation.events.signing import SigningKey
@@ -62,15 +64,23 @@ class Bindings:
         results = [await self._unbind_at(one, user_id, medium, canonical) for one in servers]
         return bool(results) and all(results)
 
-    async def unbind_all(self, user_id: UserId, id_server: str | None) -> bool:
+    def check_server(self, id_server: str) -> ServerName:
+        """Returns the name of an identity server that may be asked. Raises 400 M_INVALID_PARAM,
+        M_SERVER_NOT_TRUSTED."""
+        return self._servers.check(id_server)
+
+    async def unbind_all(self, user_id: UserId, id_server: ServerName | None) -> bool:
         """Unbinds all addresses of a user that were bound through this server, where they were, or
-        at one identity server. Returns False if one refuses; what it refuses is still known."""
-        servers = None if id_server is None else [self._servers.check(id_server)]
-        results = [
-            await self._unbind_at(one, user_id, medium, address)
-            for medium, address, bound_at in await self._table.load_all(user_id)
-            for one in servers or [bound_at]
-        ]
+        at one identity server, within `UNBIND_ALL_S`. Returns False if one refuses, or the time is
+        over; what wasn't unbound is still known."""
+        try:
+            async with asyncio.timeout(limits.UNBIND_ALL_S):
+                results = [
+                    await self._unbind_at(id_server or bound_at, user_id, medium, address)
+                    for medium, address, bound_at in await self._table.load_all(user_id)
+                ]
+        except TimeoutError:
+            return False
         return all(results)
 
     async def _unbind_at(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import trustme
 
 from federation.events.canonical_json import JsonObject
 from homeserver import limits
+from homeserver.outbound.identity_servers import IdentityServers
 from tests.homeserver.api.account_server import AccountServer, Reply, account_server, open_config
 from tests.homeserver.outbound.identity_server import IdentityServer, identity_server
 
@@ -110,6 +112,62 @@ async def test_an_account_ends_although_an_identity_server_is_away(world: World)
     reply = await world.server.call("POST", "/account/deactivate", body, token=user["access_token"])
     assert reply.body == {"id_server_unbind_result": "no-support"}
     assert (await world.server.log_in("hal", "secret")).status == 403
+
+
+async def test_an_account_ends_before_identity_servers_are_asked(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    user = await world.server.register("ivo")
+    for address in ("ivo@x.org", "ivo2@x.org"):
+        await world.bind(user, address)
+        await world.identity.next()
+    seen = []
+
+    async def look(*_: object) -> bool:
+        seen.append((await world.server.log_in("ivo", "secret")).status)
+        return True
+
+    monkeypatch.setattr(IdentityServers, "unbind", look)
+    auth = {"type": "m.login.password", "user": "ivo", "password": "secret"}
+    reply = await world.server.call(
+        "POST", "/account/deactivate", {"auth": auth}, token=user["access_token"]
+    )
+    assert (reply.body, seen) == ({"id_server_unbind_result": "success"}, [403, 403])
+
+
+async def test_all_identity_servers_together_have_a_time(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    user = await world.server.register("jon")
+    for address in ("jon@x.org", "jon2@x.org"):
+        await world.bind(user, address)
+        await world.identity.next()
+    asked = []
+
+    async def wait_forever(*told: object) -> bool:
+        asked.append(told)
+        return await asyncio.Event().wait()
+
+    monkeypatch.setattr(IdentityServers, "unbind", wait_forever)
+    monkeypatch.setattr(limits, "UNBIND_ALL_S", 0.01)
+    auth = {"type": "m.login.password", "user": "jon", "password": "secret"}
+    reply = await world.server.call(
+        "POST", "/account/deactivate", {"auth": auth}, token=user["access_token"]
+    )
+    assert reply.body == {"id_server_unbind_result": "no-support"}
+    assert len(asked) <= 1, "the time is for all"
+    assert (await world.server.log_in("jon", "secret")).status == 403
+
+
+@pytest.mark.parametrize("is_allowed", [True, False])
+async def test_an_account_ends_at_a_name_that_can_be_asked(world: World, is_allowed: bool) -> None:
+    name = f"kai{int(is_allowed)}"
+    user = await world.server.register(name)
+    auth = {"type": "m.login.password", "user": name, "password": "secret"}
+    body = {"auth": auth, "id_server": world.identity.name if is_allowed else "https://x"}
+    reply = await world.server.call("POST", "/account/deactivate", body, token=user["access_token"])
+    assert reply.status == (200 if is_allowed else 400)
+    assert (await world.server.log_in(name, "secret")).status == (403 if is_allowed else 200)
 
 
 async def test_an_identity_server_can_be_named(world: World) -> None:
