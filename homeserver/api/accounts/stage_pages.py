@@ -152,6 +152,7 @@ class StagePagesApi:
         if purpose is None:
             raise invalid_param("This isn't confirmed by e-mail")
         wanted = TokenRequest(email, secret, 1, None)
+        self._parts.validations.count_page()
         sid = await self._parts.validations.request(purpose, wanted)
         page = self._page(session, EMAIL_IDENTITY, sid=sid, client_secret=secret)
         return html_response(page)

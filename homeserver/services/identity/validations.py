@@ -25,6 +25,7 @@ from hmac import compare_digest
 from typing import NamedTuple
 from urllib.parse import urlencode
 
+from federation.causes import current_cause
 from federation.errors import MatrixError
 from federation.events.canonical_json import JsonObject
 from federation.events.signing import encode_base64_url
@@ -118,6 +119,11 @@ class EmailValidations:
         """Returns a client's secret, for a page that stands for a client."""
         return self._parts.random_bytes(limits.VALIDATION_BYTES).hex()
 
+    def count_page(self) -> None:
+        """Counts a request that a page makes on behalf of a client, as the client's own would be.
+        Raises 429."""
+        self._parts.limiter.check(Limit.VALIDATIONS, current_cause().name)
+
     async def request(self, purpose: Purpose, wanted: TokenRequest) -> str:
         """Sends a mail and returns the ID of the session. Raises 400 M_INVALID_PARAM,
         M_THREEPID_MEDIUM_NOT_SUPPORTED without a mail server, M_THREEPID_IN_USE or
@@ -131,10 +137,6 @@ class EmailValidations:
         if not is_fitting and self._settings.reveals_addresses:
             raise _in_use() if is_known else _not_found()
         now_ms = self._parts.clock.now_ms()
-        if await self._validations.count(purpose.value, address, now_ms) >= (
-            limits.VALIDATIONS_PER_ADDRESS
-        ):
-            raise limit_exceeded(limits.VALIDATION_S)
         token = encode_base64_url(self._parts.random_bytes(limits.VALIDATION_BYTES))
         begun = await self._validations.begin(
             NewValidation(
@@ -149,6 +151,8 @@ class EmailValidations:
                 now_ms=now_ms,
             )
         )
+        if begun is None:
+            raise limit_exceeded(limits.VALIDATION_S)
         if begun.is_new:
             template = _TEMPLATES[purpose] if is_fitting else "address_in_use"
             if is_fitting or is_known:

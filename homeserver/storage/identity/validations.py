@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import msgspec
 
+from homeserver import limits
 from homeserver.storage.database import Connection, Database
 
 
@@ -67,26 +68,40 @@ async def take(
     return None if row is None else (row[0], row[1])
 
 
+async def _make_room(connection: Connection, new: NewValidation) -> bool:
+    """Keeps the proofs of an address bounded after a further one. Returns False, and takes that one
+    back, if no other may go."""
+    one = "purpose = $1 AND address = $2"
+    validated: int = await connection.fetchval(
+        f"SELECT count(*) FROM validations WHERE {one} AND validated_ms IS NOT NULL",
+        new.purpose,
+        new.address,
+    )
+    if validated >= limits.VALIDATIONS_PER_ADDRESS:
+        await connection.execute("DELETE FROM validations WHERE sid = $1", new.sid)
+        return False
+    await connection.execute(
+        f"DELETE FROM validations WHERE sid IN (SELECT sid FROM validations WHERE {one}"
+        " AND validated_ms IS NULL AND sid <> $3 ORDER BY expires_ms DESC OFFSET $4"
+        " FOR UPDATE SKIP LOCKED)",
+        new.purpose,
+        new.address,
+        new.sid,
+        limits.VALIDATIONS_PER_ADDRESS - validated - 1,
+    )
+    return True
+
+
 class ValidationTable:
     """The proofs under way, and made."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def count(self, purpose: str, address: str, now_ms: int) -> int:
-        """Returns how many proofs of an address for one purpose are under way."""
-        return int(
-            await self._database.fetchval(
-                "SELECT count(*) FROM validations WHERE purpose = $1 AND address = $2"
-                " AND expires_ms > $3",
-                purpose,
-                address,
-                now_ms,
-            )
-        )
-
-    async def begin(self, new: NewValidation) -> Begun:
-        """Begins a proof, or a further attempt of one."""
+    async def begin(self, new: NewValidation) -> Begun | None:
+        """Begins a proof, or a further attempt of one. Of an address and purpose at most
+        `VALIDATIONS_PER_ADDRESS` are kept: beyond that the oldest that isn't validated goes. None
+        if all were validated."""
         async with self._database.transaction() as connection:
             await connection.execute("DELETE FROM validations WHERE expires_ms <= $1", new.now_ms)
             sid = await connection.fetchval(
@@ -100,6 +115,8 @@ class ValidationTable:
                 new.next_link,
                 new.expires_ms,
             )
+            if sid == new.sid and not await _make_room(connection, new):
+                return None
             if sid is not None:
                 return Begun(sid, is_new=True)
             known = await connection.fetchval(

@@ -211,6 +211,25 @@ async def test_the_dummy_stage_on_a_page(accounts_url: str, mails: MailServer) -
         assert (await register(world, "ida", session)).status == 200
 
 
+async def test_mails_of_a_page_are_limited_as_a_clients_are(
+    accounts_url: str, mails: MailServer
+) -> None:
+    rates = {"validations": {"per_second": 0.001, "burst": 2}}
+    registration = {"enabled": True, "verification": "none", "email": "required"}
+    async with mail_world(
+        accounts_url, mails, rate_limits=rates, registration=registration
+    ) as world:
+        session = await begin(world, "kim")
+        assert (await world.request("/register", "kim@x.org")).status == 200
+        seen = [
+            (await ask(world, "POST", EMAIL, session=session, email=f"kim{number}@x.org")).status
+            for number in range(3)
+        ]
+        assert seen == [200, 429, 429]
+        for _ in range(2):
+            await mails.next()
+
+
 async def test_guesses_on_a_page_are_limited(accounts_url: str, mails: MailServer) -> None:
     rates = {"login": {"per_second": 0.001, "burst": 3}}
     async with mail_world(accounts_url, mails, rate_limits=rates) as world:

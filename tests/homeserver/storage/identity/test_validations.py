@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from homeserver import limits
 from homeserver.storage.database import Database
 from homeserver.storage.identity import validations
 from homeserver.storage.identity.validations import Begun, NewValidation, ValidationTable
@@ -16,12 +17,19 @@ def table(database: Database) -> ValidationTable:
     return ValidationTable(database)
 
 
-def new(sid: str, *, attempt: int = 1, expires_ms: int = 100, now_ms: int = 0) -> NewValidation:
+def new(
+    sid: str,
+    *,
+    secret: str = "secret",
+    attempt: int = 1,
+    expires_ms: int = 100,
+    now_ms: int = 0,
+) -> NewValidation:
     return NewValidation(
         sid=sid,
         purpose="addition",
         address="a@b",
-        secret_hash=b"secret",
+        secret_hash=secret.encode(),
         send_attempt=attempt,
         token_hash=f"token {attempt}".encode(),
         next_link=None,
@@ -44,9 +52,34 @@ async def test_an_expired_row_is_not_there_and_goes(table: ValidationTable) -> N
     await table.begin(new("one", expires_ms=100))
     assert await table.load("one", 99) is not None
     assert await table.load("one", 100) is None
-    assert await table.count("addition", "a@b", 99) == 1
-    assert await table.count("addition", "a@b", 100) == 0
     assert await table.begin(new("two", now_ms=100, expires_ms=200)) == Begun("two", is_new=True)
+
+
+async def test_beyond_the_bound_the_oldest_that_is_not_validated_goes(
+    table: ValidationTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "VALIDATIONS_PER_ADDRESS", 2)
+    await table.begin(new("one", secret="1", expires_ms=90))
+    await table.validate("one", b"token 1", now_ms=1, expires_ms=90)
+    for sid in ("two", "three", "four"):
+        begun = await table.begin(new(sid, secret=sid, expires_ms=100 + len(sid)))
+        assert begun == Begun(sid, is_new=True)
+    kept = [sid for sid in ("one", "two", "three", "four") if await table.load(sid, 1)]
+    assert kept == ["one", "four"]
+    assert await table.begin(new("x", secret="four", attempt=2)) == Begun("four", is_new=True)
+    assert await table.load("one", 1) is not None
+
+
+async def test_proofs_that_were_made_are_bounded_and_a_repeat_is_no_new_one(
+    table: ValidationTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "VALIDATIONS_PER_ADDRESS", 2)
+    for sid in ("one", "two"):
+        await table.begin(new(sid, secret=sid))
+        await table.validate(sid, b"token 1", now_ms=1, expires_ms=50)
+    assert await table.begin(new("three", secret="three")) is None
+    assert await table.load("three", 1) is None
+    assert await table.begin(new("x", secret="one", attempt=9)) == Begun("one", is_new=False)
 
 
 async def test_a_token_comes_back_once(table: ValidationTable) -> None:
