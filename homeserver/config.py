@@ -31,6 +31,7 @@ from homeserver import limits
 from homeserver.config_media import MediaSettings, media_problems
 from homeserver.config_values import convert_table, override
 from homeserver.rules.accounts.terms import Policy, policy_problems
+from homeserver.rules.admin.support import SupportSettings, support_problems
 from homeserver.rules.identity.email_settings import EmailSettings, email_problems
 from homeserver.rules.sso.providers import SsoProvider, provider_problems
 
@@ -229,6 +230,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     recaptcha: RecaptchaSettings = RecaptchaSettings()
     terms: tuple[Policy, ...] = ()
     appservices: AppServiceSettings = AppServiceSettings()
+    support: SupportSettings = SupportSettings()
 
     @property
     def media_folder(self) -> Path:
@@ -307,6 +309,7 @@ def _value_problems(config: Config) -> list[str]:
         *policy_problems(config.terms),
         *_captcha_problems(config.recaptcha),
         *provider_problems(config.sso.providers, config.public_baseurl),
+        *support_problems(config.support),
     ]
 
 

@@ -45,8 +45,9 @@ class ServerInfoApi:
         default_room_version: str,
         delegated_name: str = "",
         has_mail: bool = False,
+        support: JsonObject | None = None,
     ) -> None:
-        self._has_mail = has_mail
+        self._has_mail, self._support = has_mail, support
         self._public_baseurl, self._delegated_name = public_baseurl, delegated_name
         self._default_room_version = default_room_version
 
@@ -56,6 +57,7 @@ class ServerInfoApi:
             Route("GET", "/_matrix/client/versions", self.versions, Auth.NONE),
             Route("GET", "/.well-known/matrix/client", self.discovery, Auth.NONE),
             Route("GET", "/.well-known/matrix/server", self.delegation, Auth.NONE),
+            Route("GET", "/.well-known/matrix/support", self.support, Auth.NONE),
             Route("GET", v3("/capabilities"), self.capabilities, guests=True),
             Route("GET", v3("/voip/turnServer"), self.turn_server, guests=True),
         ]
@@ -75,6 +77,12 @@ class ServerInfoApi:
         if not self._delegated_name:
             raise not_found("This server name isn't delegated")
         return {"m.server": self._delegated_name}
+
+    async def support(self, _request: Request) -> JsonObject:
+        """GET /.well-known/matrix/support"""
+        if not self._support:
+            raise not_found("No contacts are configured")
+        return self._support
 
     async def capabilities(self, request: Request) -> JsonObject:
         """GET /capabilities"""

@@ -20,6 +20,7 @@ from homeserver.app.pushers import pusher_routes
 from homeserver.app.services import Services
 from homeserver.app.sign_on import sso_routes
 from homeserver.config import Config
+from homeserver.rules.admin.support import support_document
 from homeserver.web.pages import Pages
 
 
@@ -31,6 +32,7 @@ def server_info_routes(config: Config) -> list[Route]:
             default_room_version=config.default_room_version,
             delegated_name=config.federation.delegated_name,
             has_mail=bool(config.email.host),
+            support=support_document(config.support),
         ).routes()
     )
 

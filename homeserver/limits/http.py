@@ -100,3 +100,6 @@ QUOTED_CHARACTERS = 40
 
 QUOTED_ID_CHARACTERS = 300
 """Of an identifier that an error message repeats; valid ones have 255 bytes."""
+
+SUPPORT_CONTACTS = 20
+"""Contacts that the configuration publishes: whom to turn to should be plain."""

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import homeserver.api
 from homeserver.api.http.routes import Route, before_v1_1
-from tests.spec.spec_files import client_operations, needs_spec, shape
+from tests.spec.missing_operations import missing_operations
+from tests.spec.spec_files import client_operations, needs_spec, server_operations, shape
 
 BESIDE_THE_SPEC = {
     # "When an empty string, the trailing slash on this endpoint is optional": no key at all
@@ -41,6 +42,16 @@ def test_every_route_is_in_the_specification() -> None:
         and not route.template.startswith("/_matrix/client/unstable/")
     } - known.keys()
     assert unknown <= BESIDE_THE_SPEC
+
+
+@needs_spec
+def test_every_operation_is_a_route_or_in_the_readme_with_a_reason() -> None:
+    """`server_operations` that are missing are found by asking: tests/hostile/peers."""
+    routes = {(route.method, shape(route.template)) for route in implemented_routes()}
+    operations = {(method, path.rstrip()) for method, path in client_operations()}
+    named = missing_operations()
+    assert all(named.values()), "each has its reason"
+    assert named.keys() - server_operations().keys() == operations - routes
 
 
 def test_no_two_routes_have_one_method_and_path() -> None:

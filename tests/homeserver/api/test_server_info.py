@@ -11,6 +11,7 @@ async def test_it_tells_what_is_configured_and_true(accounts_url: str) -> None:
         public_baseurl="https://hs1.example",
         default_room_version="11",
         federation={"delegated_name": "hs1.example:443"},
+        support={"page": "https://hs1.example/help", "contacts": [{"matrix_id": "@a:hs2"}]},
     )
     async with account_server(accounts_url, config=config) as server:
         versions = await server.call("GET", "/_matrix/client/versions")
@@ -23,6 +24,11 @@ async def test_it_tells_what_is_configured_and_true(accounts_url: str) -> None:
         assert discovery.headers["Access-Control-Allow-Origin"] == "*"
         delegation = await server.call("GET", "/.well-known/matrix/server")
         assert delegation.body == {"m.server": "hs1.example:443"}
+        support = await server.call("GET", "/.well-known/matrix/support")
+        assert support.body == {
+            "contacts": [{"role": "m.role.admin", "matrix_id": "@a:hs2"}],
+            "support_page": "https://hs1.example/help",
+        }
         assert (await server.call("GET", "/capabilities")).status == 401
         token = (await server.register("alice"))["access_token"]
         capabilities = (await server.call("GET", "/capabilities", token=token)).body["capabilities"]
@@ -36,7 +42,7 @@ async def test_it_tells_what_is_configured_and_true(accounts_url: str) -> None:
 
 async def test_discovery_is_404_where_nothing_is_configured(accounts_url: str) -> None:
     async with account_server(accounts_url) as server:
-        for kind in ("client", "server"):
+        for kind in ("client", "server", "support"):
             reply = await server.call("GET", f"/.well-known/matrix/{kind}")
             assert (reply.status, reply.body["errcode"]) == (404, "M_NOT_FOUND")
 

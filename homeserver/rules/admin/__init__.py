@@ -1,0 +1,1 @@
+"""Server administration: what this server says of itself."""
