@@ -15,13 +15,22 @@ import orjson
 import pytest
 import pytest_asyncio
 
+from federation.events.hashes import event_id_of
 from local_postgres import EmbeddedCluster
 from tests.conftest import BackgroundLoop
 from tests.faults.killable_server import KillableServer, killable_server
 from tests.faults.person import Person
 from tests.faults.servers import until
 from tests.homeserver.services.push.delivery.fake_gateway import FakeGateway, fake_gateway
+from tests.hostile.peers.scripted_room import ScriptedRoom
+from tests.hostile.peers.test_joining import send_invite
 from tests.spec.witness import check_request
+
+END_THOSE_THAT_WAIT = (
+    "SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity"
+    " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+)
+"""Ends the connections of a server that was killed: the database would carry out what waits."""
 
 pytestmark = [pytest.mark.processes, pytest.mark.asyncio(loop_scope="module")]
 
@@ -124,6 +133,28 @@ async def test_what_was_under_way_at_the_kill_is_pushed_after_the_start(
     third = await listener.say("three")
     (told,) = await listener.next()
     assert told["event_id"] == third
+
+
+async def test_an_invite_to_a_room_elsewhere_that_is_only_in_the_log_is_pushed_after_the_start(
+    server: KillableServer, listener: Listener
+) -> None:
+    """The inviting server was told that it is taken; no notification of it could be stored."""
+    await listener.begin("invited")
+    room = ScriptedRoom(server.peer, join_rule="invite")
+    content = {"membership": "invite"}
+    invite = room.event(type="m.room.member", state_key=listener.bob.user_id, content=content)
+    async with server.database.transaction():
+        await server.database.execute("LOCK TABLE owed_pushes IN EXCLUSIVE MODE")
+        assert (await send_invite(room, invite, room.state)).status == 200
+        await server.kill()
+        await server.database.execute(END_THOSE_THAT_WAIT)
+    event_id = event_id_of(invite, room.version)
+    found = "SELECT count(*) FROM owed_pushes WHERE event_id = $1"
+    assert not await server.database.fetchval(found, event_id)
+    await server.start()
+    (told,) = await listener.next()
+    assert told["event_id"] == event_id
+    assert (told["type"], told["room_id"]) == ("m.room.member", room.room_id)
 
 
 async def test_a_gateway_that_fails_gets_it_later(listener: Listener) -> None:

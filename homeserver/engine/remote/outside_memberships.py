@@ -31,6 +31,7 @@ from homeserver.engine.log.committer import Committer
 from homeserver.engine.rooms.rooms import Rooms
 from homeserver.engine.store import EngineStore
 from homeserver.rules.any_json import dump_any
+from homeserver.storage.rooms.memberships import PlacedOutsideRow
 
 _OPEN = ("invite", "knock", "join")
 """Memberships that can end; a join counts if other servers' events say that no local user is in the
@@ -125,6 +126,21 @@ class OutsideMemberships:
             via or "",
         )
         await self._committer.submit(Unit([entry]))
+
+
+def outside_entry(row: PlacedOutsideRow) -> MembershipEntry:
+    """Returns the entry of the log that a stored membership was written by."""
+    return MembershipEntry(
+        row.user_id,
+        row.room_id,
+        row.membership,
+        row.event_id,
+        row.sender,
+        row.stripped or b"[]",
+        row.event,
+        row.version,
+        row.via or "",
+    )
 
 
 def _with_own(stripped_state: Sequence[JsonObject], event: Event) -> list[JsonObject]:

@@ -27,11 +27,13 @@ from homeserver.engine.entries import (
     ToDeviceEntry,
 )
 from homeserver.engine.log.committer import Committer
+from homeserver.engine.remote.outside_memberships import outside_entry
 from homeserver.rules.appservices.audience import Audience
 from homeserver.rules.appservices.registrations import AppService
 from homeserver.storage.appservices.log_windows import LogWindowTable, PlacedEventRow
 from homeserver.storage.database import Database
 from homeserver.storage.ephemeral.receipts import ReceiptTable
+from homeserver.storage.rooms.memberships import MembershipTable
 
 
 class MemberChange(msgspec.Struct, frozen=True):
@@ -74,6 +76,7 @@ class LogReader:
     def __init__(self, database: Database, committer: Committer) -> None:
         self._windows = LogWindowTable(database)
         self._receipts = ReceiptTable(database)
+        self._memberships = MembershipTable(database)
         self._committer = committer
 
     @property
@@ -151,18 +154,8 @@ class LogReader:
             own = tuple(changes.pop(event.position, ()))
             items.append(LogItem(event.position, _named(event), own))
         items += [LogItem(position, changes=tuple(own)) for position, own in changes.items()]
-        for outside in await self._windows.outside(after, up_to):
-            entry = MembershipEntry(
-                outside.user_id,
-                outside.room_id,
-                outside.membership,
-                outside.event_id,
-                outside.sender,
-                stripped=outside.stripped or b"[]",
-                event=outside.event,
-                version=outside.version,
-            )
-            items.append(LogItem(outside.position, other=entry))
+        for outside in await self._memberships.outside_between(after, up_to):
+            items.append(LogItem(outside.position, other=outside_entry(outside)))
         return items
 
     async def _stored_messages(self, after: int, up_to: int) -> list[LogItem]:

@@ -1,6 +1,8 @@
 """Reads a stretch of the log again from the tables, after a restart.
 
-Of receipts only the newest are stored: older ones would have no effect beside them.
+Of receipts only the newest are stored: older ones would have no effect beside them. Of a user's
+memberships of a room that this server isn't in the newest is stored: an invite that was withdrawn
+or answered notifies nobody any more.
 """
 
 from __future__ import annotations
@@ -12,19 +14,23 @@ import msgspec
 from federation.events.ids import RoomId
 from homeserver import limits
 from homeserver.engine.entries import EventEntry, Placed, ReceiptEntry, StateChange, StateEntry
+from homeserver.engine.remote.outside_memberships import outside_entry
 from homeserver.engine.rooms.rooms import Room, Rooms
 from homeserver.engine.rooms.stored import key_of
 from homeserver.engine.store import EngineStore
 from homeserver.storage.database import Database
 from homeserver.storage.ephemeral.receipts import ReceiptTable
 from homeserver.storage.push.unread import UnreadTable
+from homeserver.storage.rooms.memberships import MembershipTable
 
 
 class LogReplay:
-    """Rebuilds the entries that counts depend on: events, changes of state, receipts."""
+    """Rebuilds the entries that counts and pushes depend on: events, changes of state, receipts,
+    and invites to rooms elsewhere."""
 
     def __init__(self, database: Database, rooms: Rooms, store: EngineStore) -> None:
         self._table, self._receipts = UnreadTable(database), ReceiptTable(database)
+        self._memberships = MembershipTable(database)
         self._rooms, self._store = rooms, store
 
     async def between(self, after: int, up_to: int) -> list[Placed]:
@@ -36,6 +42,8 @@ class LogReplay:
             if room is not None:
                 found += await self._of_room(room, after, up_to)
         found += await self._of_receipts(room_ids, after, up_to)
+        for row in await self._memberships.outside_between(after, up_to):
+            found.append(Placed(row.position, outside_entry(row)))
         return sorted(found, key=lambda placed: placed.position)
 
     async def _of_room(self, room: Room, after: int, up_to: int) -> list[Placed]:

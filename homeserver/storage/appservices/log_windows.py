@@ -35,21 +35,6 @@ class MemberChangeRow(msgspec.Struct, frozen=True):
     former: str | None
 
 
-class OutsideRow(msgspec.Struct, frozen=True):
-    """The newest membership of a local user in a room that this server isn't in, with its signed
-    event."""
-
-    position: int
-    user_id: UserId
-    room_id: RoomId
-    membership: str
-    event_id: EventId
-    sender: UserId
-    stripped: bytes | None
-    event: bytes
-    version: str
-
-
 class WaitingMessageRow(msgspec.Struct, frozen=True):
     """A message that waits for a device."""
 
@@ -96,19 +81,6 @@ class LogWindowTable:
             up_to,
         )
         return [MemberChangeRow(*row) for row in rows]
-
-    async def outside(self, after: int, up_to: int) -> list[OutsideRow]:
-        """Returns memberships of rooms that this server isn't in."""
-        rows = await self._database.fetch(
-            "SELECT m.position, m.user_id, r.room_id, m.membership, m.event_id, m.sender,"
-            " m.stripped, m.event, m.version"
-            " FROM memberships m JOIN rooms r USING (room_row_id)"
-            " WHERE m.position > $1 AND m.position <= $2 AND m.event IS NOT NULL"
-            " AND m.version IS NOT NULL",
-            after,
-            up_to,
-        )
-        return [OutsideRow(*row) for row in rows]
 
     async def messages(self, after: int, up_to: int) -> list[WaitingMessageRow]:
         """Returns messages that wait for devices."""

@@ -51,6 +51,22 @@ class OutsideMembershipRow(msgspec.Struct, frozen=True, gc=False):
     version: str | None
 
 
+class PlacedOutsideRow(msgspec.Struct, frozen=True, gc=False):
+    """The newest membership of a local user in a room that this server isn't in, with its raw PDU
+    and its position in the log."""
+
+    position: int
+    user_id: UserId
+    room_id: RoomId
+    membership: str
+    event_id: EventId
+    sender: UserId
+    stripped: bytes | None
+    event: bytes
+    version: str
+    via: str | None
+
+
 class UserRoomRow(msgspec.Struct, frozen=True, gc=False):
     """A room of a user."""
 
@@ -157,6 +173,20 @@ class MembershipTable:
             room_id,
         )
         return None if row is None else OutsideMembershipRow(*row)
+
+    async def outside_between(self, after: int, up_to: int) -> list[PlacedOutsideRow]:
+        """Returns memberships of rooms that this server isn't in, at after < position <= up_to. A
+        partial index has them, by position."""
+        rows = await self._database.fetch(
+            "SELECT m.position, m.user_id, r.room_id, m.membership, m.event_id, m.sender,"
+            " m.stripped, m.event, m.version, m.via"
+            " FROM memberships m JOIN rooms r USING (room_row_id)"
+            " WHERE m.position > $1 AND m.position <= $2 AND m.event IS NOT NULL"
+            " AND m.version IS NOT NULL",
+            after,
+            up_to,
+        )
+        return [PlacedOutsideRow(*row) for row in rows]
 
     async def of_users(self, user_ids: Sequence[str], membership: str) -> list[UserRoomRow]:
         """Returns the rooms in which users have a membership."""

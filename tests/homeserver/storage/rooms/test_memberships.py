@@ -1,4 +1,6 @@
-"""Servers in rooms, in the database."""
+"""Memberships of rooms and servers in rooms, in the database."""
+
+from typing import Any
 
 import pytest
 
@@ -10,6 +12,7 @@ from homeserver.storage.rooms.memberships import (
     MembershipTable,
     servers_joined,
     servers_left,
+    upsert,
 )
 
 
@@ -40,3 +43,29 @@ async def test_imported_members_are_written_in_pieces_and_the_newest_counts(
         found = await table.of_users(users, membership)
         assert sorted(row.user_id for row in found) == users
     assert await table.of_users(users, "join") == []
+
+
+async def test_memberships_of_rooms_elsewhere_are_found_by_their_positions(
+    database: Database,
+) -> None:
+    """Those with a signed event, the newest of a user in a room."""
+    table = MembershipTable(database)
+    signed: Any = {"stripped": b"[]", "event": b"{}", "version": "11", "via": "b.test"}
+    async with database.connection() as connection:
+        await rooms.ensure(connection, 9, "!far", "11")
+        await upsert(
+            connection,
+            [
+                MembershipRow(9, "@before:a", "invite", "$e", "@o:b", 3, **signed),
+                MembershipRow(9, "@first:a", "invite", "$e", "@o:b", 4, **signed),
+                MembershipRow(9, "@ours:a", "invite", "$e", "@o:b", 5),
+                MembershipRow(9, "@last:a", "leave", "$e", "@last:a", 6, **signed),
+                MembershipRow(9, "@after:a", "invite", "$e", "@o:b", 7, **signed),
+            ],
+        )
+    found = sorted(await table.outside_between(3, 6), key=lambda row: row.position)
+    assert [(row.position, row.user_id, row.membership) for row in found] == [
+        (4, "@first:a", "invite"),
+        (6, "@last:a", "leave"),
+    ]
+    assert (found[0].room_id, found[0].event, found[0].via) == ("!far", b"{}", "b.test")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 from urllib.parse import quote
 
+import orjson
 import pytest
 
 from federation.events.ids import EventId, RoomId, UserId
@@ -21,7 +22,7 @@ from homeserver.app.pushers import (
     make_pushers,
     pusher_routes,
 )
-from homeserver.engine.entries import ReceiptEntry, Unit
+from homeserver.engine.entries import MembershipEntry, ReceiptEntry, Unit
 from homeserver.services.push.delivery.gateways import Gateways
 from homeserver.services.push.delivery.queue import KnownPushers, PushQueue
 from homeserver.storage.database import Database, DatabaseUnavailable
@@ -82,6 +83,26 @@ class Pushing:
     async def settled(self) -> None:
         """All events so far are evaluated, and what is owed is stored."""
         await self.world.push.counts.settled()
+
+
+def outside(room_id: RoomId, user: UserId, membership: str) -> MembershipEntry:
+    """A membership by a signed event of a room that this server isn't in."""
+    sender, event_id = UserId("@stranger:there.example"), EventId(f"${membership}")
+    pdu = {
+        "auth_events": [],
+        "content": {"membership": membership},
+        "depth": 1,
+        "hashes": {"sha256": ""},
+        "origin_server_ts": 1,
+        "prev_events": [],
+        "room_id": room_id,
+        "sender": sender,
+        "signatures": {},
+        "state_key": user,
+        "type": "m.room.member",
+    }
+    raw = orjson.dumps(pdu)
+    return MembershipEntry(user, room_id, membership, event_id, sender, event=raw, version="11")
 
 
 @asynccontextmanager
@@ -206,6 +227,28 @@ async def test_what_is_owed_at_the_end_is_pushed_after_the_start(shared_database
     async with world_over(database) as world, pushing_in(world) as pushing:
         await pushing.until_told(second, third)
         assert pushing.gateways.sent[-1]["counts"] == {"unread": 3}
+
+
+async def test_an_invite_to_a_room_elsewhere_is_read_from_the_log_again(
+    shared_database_url: str,
+) -> None:
+    """As after kill -9 between its commit and its evaluation; not one that is withdrawn by then."""
+    open_room, withdrawn = (RoomId(f"!{name}:there.example") for name in ("open", "withdrawn"))
+    async with room_world(shared_database_url) as world:
+        async with pushing_in(world) as pushing:
+            await pushing.set()
+            await pushing.settled()
+        assert world.counting is not None
+        world.counting.cancel()
+        for room_id in (open_room, withdrawn):
+            await world.committer.submit(Unit([outside(room_id, BOB, "invite")]))
+        await world.committer.submit(Unit([outside(withdrawn, BOB, "leave")]))
+    database = await Database.open(shared_database_url, connections=3)
+    async with world_over(database) as world, pushing_in(world) as pushing:
+        await until(lambda: bool(pushing.gateways.sent))
+        await pushing.settled()
+        assert [one["room_id"] for one in pushing.gateways.sent] == [open_room]
+        assert pushing.gateways.sent[0]["user_is_target"]
 
 
 async def test_rows_are_stored_before_the_position_of_the_log(
