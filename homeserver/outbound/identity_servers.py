@@ -29,6 +29,7 @@ from federation.events.ids import (
     InvalidIdentifier,
     ServerName,
     UserId,
+    is_reachable_name,
     parse_server_name,
     parse_user_id,
 )
@@ -89,6 +90,8 @@ class IdentityServers:
             name = parse_server_name(id_server)
         except InvalidIdentifier as error:
             raise invalid_param(f"id_server: {error}") from error
+        if not is_reachable_name(name):
+            raise invalid_param("id_server: no server can be found under this name")
         if self._allowed and name not in self._allowed:
             raise MatrixError(400, "M_SERVER_NOT_TRUSTED", "This identity server isn't allowed")
         return name

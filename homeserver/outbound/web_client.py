@@ -162,7 +162,7 @@ class WebClient:
                         return found
                     url = found
         except TimeoutError as error:
-            raise WebError(WebFailure.TIMEOUT, f"{url.host}: no answer in time") from error
+            raise WebError(WebFailure.TIMEOUT, f"{url.raw_host}: no answer in time") from error
         except InvalidWebAddress as error:
             raise WebError(WebFailure.REDIRECT, str(error)) from error
         except aiohttp.ClientConnectorError as error:

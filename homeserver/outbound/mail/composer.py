@@ -24,7 +24,7 @@ from jinja2 import StrictUndefined as Strict
 
 from federation.ports import Clock
 from homeserver import limits
-from homeserver.rules.identity.email_addresses import InvalidEmail, parse_email
+from homeserver.rules.identity.email_addresses import InvalidEmail, ascii_domain, parse_email
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +101,7 @@ class MailComposer:
         message["Subject"] = subject[: limits.MAIL_SUBJECT_CHARACTERS]
         now = datetime.fromtimestamp(self._clock.now_ms() / 1000, UTC)
         message["Date"] = format_datetime(now)
-        domain = _ascii_domain(self._sender.address.rpartition("@")[2])
+        domain = ascii_domain(self._sender.address.rpartition("@")[2])
         message["Message-ID"] = f"<{self._random_bytes(16).hex()}@{domain}>"
         message["Auto-Submitted"] = "auto-generated"
         for name, value in (headers or {}).items():
@@ -116,13 +116,9 @@ class MailComposer:
 
 def _header(name: str, address: str) -> Address:
     local, _, domain = address.rpartition("@")
-    return Address(name, local, _ascii_domain(domain))
+    return Address(name, local, ascii_domain(domain))
 
 
 def _envelope(address: str) -> str:
     local, _, domain = address.rpartition("@")
-    return f"{local}@{_ascii_domain(domain)}"
-
-
-def _ascii_domain(domain: str) -> str:
-    return domain if domain.isascii() else domain.encode("idna").decode()
+    return f"{local}@{ascii_domain(domain)}"

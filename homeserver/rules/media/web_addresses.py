@@ -59,7 +59,7 @@ def parse_web_address(text: str, policy: WebPolicy) -> yarl.URL:
         raise InvalidWebAddress("The URL is too long")
     try:
         url = yarl.URL(text.strip()).with_fragment(None)
-        host, port = url.raw_host, url.port
+        host, port, _ = url.raw_host, url.port, url.host  # the last one: IDNA can read it
     except (ValueError, UnicodeError, TypeError) as error:
         raise InvalidWebAddress("The URL is invalid") from error
     if url.scheme not in ("http", "https") or not host:

@@ -20,7 +20,7 @@ from federation.events.canonical_json import JsonObject
 from federation.events.ids import is_reachable_name
 from homeserver import limits
 from homeserver.errors import bad_json, invalid_param, missing_param, too_large
-from homeserver.rules.identity.email_addresses import InvalidEmail, parse_email
+from homeserver.rules.identity.email_addresses import InvalidEmail, canonical_email
 
 HTTP, EMAIL = "http", "email"
 EMAIL_APP = "m.email"
@@ -134,7 +134,7 @@ def _check_email(key: PusherKey) -> None:
     if key.app_id != EMAIL_APP:
         raise invalid_param(f"app_id is not {EMAIL_APP}")
     try:
-        parse_email(key.pushkey)
+        canonical_email(key.pushkey)
     except InvalidEmail as error:
         raise invalid_param(f"pushkey: {error}") from None
 

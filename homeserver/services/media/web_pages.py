@@ -86,7 +86,7 @@ class WebPages:
                 raise NoPage
             metadata = await self._read(answer)
         except (WebError, JobRefused) as error:
-            _log.info("no preview of a page of %s: %s", url.host, error)
+            _log.info("no preview of a page of %s: %s", url.raw_host, error)
             raise NoPage from error
         if needs_oembed(metadata):
             metadata = await self._with_oembed(answer.url, metadata)

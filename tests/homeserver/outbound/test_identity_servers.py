@@ -112,6 +112,9 @@ async def test_what_it_refuses_is_handed_on(
     ("name", "refusal"),
     [
         ("localhost:1", (502, "M_UNKNOWN")),
+        ("a:99999", (400, "M_INVALID_PARAM")),
+        ("a..b", (400, "M_INVALID_PARAM")),
+        ("xn--a", (502, "M_UNKNOWN")),
         ("a b", (400, "M_INVALID_PARAM")),
         ("x/../y", (400, "M_INVALID_PARAM")),
         ("user@localhost", (400, "M_INVALID_PARAM")),
@@ -132,7 +135,17 @@ async def test_private_addresses_are_refused(world: World) -> None:
             await asks.is_key_valid(f"https://{world.fake.name}/isvalid", "key")
 
 
-@pytest.mark.parametrize("url", ["http://localhost/x", "file:///etc/passwd", "x", "https://a@b/"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://localhost/x",
+        "file:///etc/passwd",
+        "x",
+        "https://a@b/",
+        "https://xn--a/",
+        "https://a:99999/",
+    ],
+)
 async def test_a_key_is_asked_for_by_https_alone(world: World, url: str) -> None:
     with pytest.raises(MatrixError) as caught:
         await world.asks.is_key_valid(url, "key")

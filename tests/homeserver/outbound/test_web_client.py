@@ -188,6 +188,18 @@ async def test_a_slow_server_is_given_up() -> None:
             assert await failure(client, web.url(path), short) is WebFailure.TIMEOUT
 
 
+async def test_a_name_that_idna_cannot_read_is_given_up_like_others() -> None:
+    async def never(_host: str) -> tuple[str, ...]:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    client = WebClient(never, WebPolicy(), ssl.create_default_context())
+    try:
+        assert await failure(client, "http://xn--a/", WebBounds(0.01, 1)) is WebFailure.TIMEOUT
+    finally:
+        await client.close()
+
+
 @pytest.mark.parametrize(
     "page",
     [

@@ -5,7 +5,12 @@ from __future__ import annotations
 import pytest
 
 from homeserver import limits
-from homeserver.rules.identity.email_addresses import InvalidEmail, canonical_email, parse_email
+from homeserver.rules.identity.email_addresses import (
+    InvalidEmail,
+    ascii_domain,
+    canonical_email,
+    parse_email,
+)
 
 
 @pytest.mark.parametrize(
@@ -55,11 +60,25 @@ def test_an_address_is_read_as_it_was_typed(text: str) -> None:
         "anna@\udc80.org",
         "x@a\u05d0.com",
         f"x@{'ä' * 60}.org",
+        "x@a\u2474.com",  # its form in a mail is a(1).com
+        "x@a\u037a.com",  # has a blank
     ],
 )
 def test_what_could_mean_something_else_is_no_address(text: str) -> None:
     with pytest.raises(InvalidEmail):
         parse_email(text)
+
+
+@pytest.mark.parametrize(
+    ("domain", "form"),
+    [
+        ("Example.ORG", "Example.ORG"),
+        ("bücher.example", "xn--bcher-kva.example"),
+        ("例え.jp", "xn--r8jz45g.jp"),
+    ],
+)
+def test_the_form_of_a_domain_in_a_mail(domain: str, form: str) -> None:
+    assert ascii_domain(domain) == form
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ OPEN = WebPolicy()
         ("https://matrix.org", "https://matrix.org/"),
         ("https://matrix.org?a", "https://matrix.org/?a"),
         (" http://matrix.org/a?b=c#d ", "http://matrix.org/a?b=c"),
+        ("https://xn--ls8h.la/", "https://xn--ls8h.la/"),
         ("https://bücher.example/ü", "https://xn--bcher-kva.example/%C3%BC"),
         ("HTTPS://MATRIX.org:443/", "https://matrix.org/"),
         ("http://[2606:4700::1111]/", "http://[2606:4700::1111]/"),
@@ -51,6 +52,10 @@ def test_a_url_is_normalised(text: str, url: str) -> None:
         "http://[::1/",
         "http://[fe80::1%25eth0]/",
         "http://" + "a" * 300 + ".example:x/",
+        "http://a\u05d0.example/",
+        f"http://{'ä' * 60}.example/",
+        "http://xn--a/",
+        "http://xn--zzzzzzzz.example/",
     ],
 )
 def test_what_is_not_a_web_address_is_refused(text: str) -> None:

@@ -183,5 +183,12 @@ def test_a_pusher_of_mails_is_named_by_its_address() -> None:
     assert request.pusher is not None
     assert (request.pusher.kind, gateway_of(request.pusher)) == ("email", None)
     assert refusal({**email, "app_id": "org.example.app"}) == (400, "M_INVALID_PARAM")
-    for address in ("anna", "anna@mail.example\r\nBcc: x@y", "<anna@mail.example>", "a,b@c.d"):
+    too_long = "ß" * (limits.EMAIL_LOCAL_CHARACTERS // 2 + 1) + "@mail.example"  # once it is folded
+    for address in (
+        too_long,
+        "anna",
+        "anna@mail.example\r\nBcc: x@y",
+        "<anna@mail.example>",
+        "a,b@c.d",
+    ):
         assert refusal({**email, "pushkey": address}) == (400, "M_INVALID_PARAM")
