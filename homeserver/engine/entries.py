@@ -87,6 +87,13 @@ def kept_client(event: Event) -> bytes | None:
     return client_json(event) if len(event.raw) <= limits.CLIENT_JSON_KEPT_BYTES else None
 
 
+def redacted_entry(entry: EventEntry, target: Event, redaction: EventId) -> EventEntry:
+    """Returns the entry of an event whose redacted form is `target`."""
+    return msgspec.structs.replace(
+        entry, event=target, kept_client=kept_client(target), redacted_by=redaction
+    )
+
+
 def event_bytes(event: Event) -> int:
     """Returns the memory that an event takes: its stored form, and its content as values."""
     return _EVENT_BYTES + len(event.raw) + parsed_bytes(event.raw)

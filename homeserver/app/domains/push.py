@@ -46,6 +46,7 @@ def make_push(engine: Engine, database: Database) -> PushServices:
         sleep=engine.context.clock.sleep,
     )
     engine.committer.subscribe(counts.on_commit)
+    rooms.redaction_hearers.append(counts.on_redacted)
     return PushServices(PushRules(database, engine.committer, counts.settled), evaluator, counts)
 
 

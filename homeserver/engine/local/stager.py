@@ -23,7 +23,7 @@ from federation.graph.auth.auth_rules import auth_event_keys, check_auth
 from federation.graph.building import Edges, EventDraft, build_event
 from federation.ports import Clock, StoredEvent
 from homeserver import limits
-from homeserver.engine.entries import Entry, TransactionKey
+from homeserver.engine.entries import Entry, TransactionKey, redacted_entry
 from homeserver.engine.log.staging import (
     EventStates,
     Origin,
@@ -361,7 +361,10 @@ class Stager:
         if not room.awaits_more and staged.event.event_id not in room.awaited_targets:
             return staged
         waiting = await self.redactions.waiting_for(room, staged.event)
-        return msgspec.structs.replace(staged, redacting=staged.redacting + waiting)
+        entry = staged.entry
+        if waiting and entry is not None:
+            entry = redacted_entry(entry, waiting[0].target, waiting[0].redaction)
+        return msgspec.structs.replace(staged, redacting=staged.redacting + waiting, entry=entry)
 
 
 def _not_before_ms(

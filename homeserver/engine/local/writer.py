@@ -347,7 +347,12 @@ class Writer:
                 client = staged.entry.kept_client if staged.entry else None
                 self._rooms.memory.remember(known, client if staged.event.is_state else None)
             for redacting in staged.redacting:
-                self._rooms.apply_redaction(unit.room, redacting.target, redacting.redaction)
+                target = redacting.target
+                is_told = staged.entry is not None and target.event_id in (
+                    staged.entry.redacts,
+                    staged.entry.event.event_id,
+                )
+                self._rooms.apply_redaction(unit.room, target, redacting.redaction, is_told=is_told)
         self._rooms.grew(unit.room)
 
 

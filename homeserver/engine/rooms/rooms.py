@@ -28,7 +28,7 @@ from federation.events.event import Event
 from federation.events.ids import EventId, RoomId, ServerName, StateKey, UserId
 from federation.ports import StoredEvent
 from homeserver import limits
-from homeserver.engine.entries import kept_client
+from homeserver.engine.entries import redacted_entry
 from homeserver.engine.rooms.erasures import Erasures
 from homeserver.engine.rooms.event_cache import EventMemory
 from homeserver.engine.rooms.room import (
@@ -197,6 +197,8 @@ class Rooms:
         self.erasures = Erasures(store)
         self._hot = HotRooms()
         self._loading: dict[RoomId, asyncio.Future[bool]] = {}
+        # Called with each event whose redaction no entry of the log tells.
+        self.redaction_hearers: list[Callable[[RoomId, EventId], None]] = []
 
     # Rooms
 
@@ -332,19 +334,21 @@ class Rooms:
         known = await self.events(list(wanted.values()))
         return {key: known[event_id].event for key, event_id in wanted.items()}
 
-    def apply_redaction(self, room: Room, target: Event, redaction: EventId) -> None:
-        """Updates a redacted event in memory, and its redaction; `target` is its redacted form."""
+    def apply_redaction(
+        self, room: Room, target: Event, redaction: EventId, *, is_told: bool = False
+    ) -> None:
+        """Updates a redacted event in memory, and its redaction; `target` is its redacted form.
+        `is_told`: an entry of the log tells it."""
+        if not is_told:
+            for hearer in self.redaction_hearers:
+                hearer(room.room_id, target.event_id)
         self.memory.forget_event(target.event_id)
         room.forget_auth()
         room.awaited_targets.pop(target.event_id, None)
         for placed in list(room.ring):
             entry = ring_entry(placed)
             if entry.event.event_id == target.event_id:
-                room.replace_in_ring(
-                    msgspec.structs.replace(
-                        entry, event=target, kept_client=kept_client(target), redacted_by=redaction
-                    )
-                )
+                room.replace_in_ring(redacted_entry(entry, target, redaction))
             elif entry.event.event_id == redaction:
                 room.replace_in_ring(msgspec.structs.replace(entry, redacts=target.event_id))
 

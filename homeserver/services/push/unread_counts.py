@@ -12,8 +12,10 @@ Rules:
 2. Receipts (with or without thread, public or private) and a user's own messages move what they
    have read, in the order of the log; never back.
 3. A user counts from their join on; who leaves has no counts.
-4. A redacted event doesn't count any more. A changed rule or list of ignored users concerns later
-   events only.
+4. A redacted event doesn't count any more. Not each redaction's effect is in an entry of the log:
+   one may take effect when it is verified, or come as history. Those are heard of from the rooms,
+   and stored with the redaction until they are taken back. A changed rule or list of ignored users
+   concerns later events only.
 5. While the lock is free, what is in memory and what is stored is the same.
 
 Spec: client-server API, "Receiving notifications", "Marking notifications as read".
@@ -28,7 +30,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from federation.events import event_types
-from federation.events.ids import RoomId, ServerName, UserId, server_of
+from federation.events.ids import EventId, RoomId, ServerName, UserId, server_of
 from homeserver import limits
 from homeserver.engine.entries import (
     AccountDataEntry,
@@ -84,6 +86,7 @@ class UnreadCounts:
         self._waiting: deque[Placed] = deque()
         self._end, self._reached, self._stored = counted.end, -1, -1
         self._is_started, self._must_store = False, True
+        self._redacted: list[tuple[RoomId, EventId]] = []  # to take back, told by no entry
         self._lock = asyncio.Lock()
         self._wake, self._moved = asyncio.Event(), asyncio.Event()
         self._wake.set()
@@ -92,7 +95,7 @@ class UnreadCounts:
 
     async def of(self, user_id: UserId, up_to: int) -> UserCounts:
         """Returns a user's counts as of a position of the log, or a later one."""
-        await self._wait_until(lambda: self._reached >= up_to)
+        await self._wait_until(lambda: self._reached >= up_to and not self._redacted)
         known = self._states.known(user_id)
         if known is None:
             async with self._lock:
@@ -125,6 +128,11 @@ class UnreadCounts:
             self._end = batch[-1].position
             self._wake.set()
 
+    def on_redacted(self, room_id: RoomId, event_id: EventId) -> None:
+        """Hears of a committed redaction that no entry of the log tells."""
+        self._redacted.append((room_id, event_id))
+        self._wake.set()
+
     async def run(self) -> None:
         """Applies entries; runs under the supervisor."""
         while True:
@@ -140,7 +148,7 @@ class UnreadCounts:
             try:
                 if not self._is_started:
                     await self._start()
-                while self._waiting or self._must_store:
+                while self._waiting or self._redacted or self._must_store:
                     await self._apply_some()
             except DatabaseUnavailable as error:
                 log.warning("notifications wait for the database: %s", error)
@@ -153,6 +161,7 @@ class UnreadCounts:
         if stored < self._counted.end:
             replayed = await self._counted.replay.between(stored, self._counted.end)
             self._waiting.extendleft(reversed(replayed))
+        self._redacted += await self._states.redacted()
         self._is_started = True
 
     async def _apply_some(self) -> None:
@@ -167,6 +176,8 @@ class UnreadCounts:
             self._states.writes.position = placed.position
         if not self._waiting:
             self._states.writes.position = self._end
+            while self._redacted:  # after all that was in the log when it was heard of
+                self._states.redact(*self._redacted.pop())
         await self._store()
         for room_id in self._states.pending.due():
             audience = await self._evaluator.audiences.of(room_id, self._waiting)

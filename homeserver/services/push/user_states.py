@@ -73,6 +73,10 @@ class UserStates:
         self.writes.position = end if stored is None else stored
         return self.writes.position
 
+    async def redacted(self) -> list[tuple[RoomId, EventId]]:
+        """Returns the redacted events that a former process has not taken back."""
+        return await self._table.redacted()
+
     def known(self, user_id: UserId) -> UserCounts | None:
         """Returns a user's counts if they are in memory."""
         stored = self._users.get(user_id)

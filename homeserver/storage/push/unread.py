@@ -86,6 +86,13 @@ class PendingRow(msgspec.Struct, frozen=True):
     counted_to: dict[UserId, int]
 
 
+async def note_redacted(connection: Connection, room_row_id: int, event_id: str) -> None:
+    """Notes, in the transaction of a redaction, that the counts have to take its target back."""
+    await connection.execute(
+        "INSERT INTO push_redactions (room_row_id, event_id) VALUES ($1, $2)", room_row_id, event_id
+    )
+
+
 class UnreadTable:
     """Unread notifications of all users."""
 
@@ -96,6 +103,13 @@ class UnreadTable:
         """Returns the position of the log up to which all is stored; None before the first."""
         found: int | None = await self._database.fetchval("SELECT position FROM push_position")
         return found
+
+    async def redacted(self) -> list[tuple[RoomId, EventId]]:
+        """Returns the redacted events that have to be taken back."""
+        rows = await self._database.fetch(
+            "SELECT room_id, event_id FROM push_redactions JOIN rooms USING (room_row_id)"
+        )
+        return [(RoomId(row[0]), EventId(row[1])) for row in rows]
 
     async def of_user(self, user_id: UserId) -> dict[RoomId, dict[str, Count]]:
         """Returns a user's stored counts, by room and thread. Columns come as arrays, which for
@@ -197,6 +211,9 @@ class UnreadTable:
             await _write_counts(connection, writes)
             for event_id in writes.redacted:
                 await connection.execute(_REDACT, event_id)
+                await connection.execute(
+                    "DELETE FROM push_redactions WHERE event_id = $1", event_id
+                )
             for one in writes.sums:
                 await _write_sum(connection, one)
 
