@@ -70,7 +70,11 @@ class ServerInfoApi:
         """GET /.well-known/matrix/client"""
         if not self._public_baseurl:
             raise not_found("public_baseurl isn't configured")
-        return {"m.homeserver": {"base_url": self._public_baseurl}}
+        return {
+            "m.homeserver": {"base_url": self._public_baseurl},
+            # Without it, Element makes no dehydrated device (MSC3814).
+            "org.matrix.msc3814": True,
+        }
 
     async def delegation(self, _request: Request) -> JsonObject:
         """GET /.well-known/matrix/server"""

@@ -55,7 +55,9 @@ def make_routes(services: Services, config: Config) -> list[Route]:
             *room_routes(services.engine, services.rooms, tokens, services.inviting),
             *timeline_routes(services.timeline, tokens),
             *sync_routes(services.sync, services.filters),
-            *encryption_routes(services.encryption, services.accounts.uia, tokens),
+            *encryption_routes(
+                services.encryption, services.dehydrated, services.accounts.uia, tokens
+            ),
             *ephemeral_routes(services.ephemeral),
             *account_data_routes(services.account_data),
             *media_routes(services.media, config),

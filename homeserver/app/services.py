@@ -13,7 +13,11 @@ from homeserver.app.domains.appservices import (
     AppServiceServices,
     make_appservices,
 )
-from homeserver.app.domains.encryption import EncryptionServices, make_encryption
+from homeserver.app.domains.encryption import (
+    EncryptionServices,
+    make_dehydrated,
+    make_encryption,
+)
 from homeserver.app.domains.ephemeral import EphemeralServices, make_ephemeral
 from homeserver.app.domains.federation import FederationServices, make_federation
 from homeserver.app.domains.identity import IdentityServices, make_identity, make_proofs
@@ -39,6 +43,7 @@ from homeserver.services.accounts.device_removal import OnDevicesDeleted
 from homeserver.services.accounts.passwords import Passwords, configured_hasher
 from homeserver.services.accounts.profiles import RemoteProfiles
 from homeserver.services.accounts.rate_limits import RateLimiter
+from homeserver.services.encryption.dehydrated_devices import DehydratedDevices
 from homeserver.services.ephemeral.typing_audience import Forward
 from homeserver.services.media.served_media import MediaForServers
 from homeserver.services.rooms.joining.intents import DurableJoining
@@ -68,6 +73,7 @@ class Services:
     admin: AdminServices
     account_data: AccountDataService
     encryption: EncryptionServices
+    dehydrated: DehydratedDevices
     ephemeral: EphemeralServices
     push: PushServices
     pushers: PusherServices
@@ -117,19 +123,6 @@ def make_services(
         engine, database, hooks, passwords=passwords, limiter=limiter, config=config, proofs=proofs
     )
     sources = _sync_sources(encryption, ephemeral, account_data, push)
-    federation = make_federation(
-        engine,
-        database,
-        encryption,
-        ephemeral,
-        directory=rooms.directory,
-        arrivals=outbound.arrivals,
-        invites=RemoteInvites(database, people, engine.memberships, limiter),
-        media=MediaForServers(media.downloads, media.views.thumbnails, engine.context.name),
-    )
-    identity = make_identity(
-        engine.context, database, proofs, identity_servers, passwords, accounts.removal
-    )
     return Services(
         engine=engine,
         appservices=make_appservices(engine, database, registry, encryption, ephemeral),
@@ -137,6 +130,7 @@ def make_services(
         admin=make_admin(engine, database, accounts, hooks, config, timeline.history.is_seen),
         account_data=account_data,
         encryption=encryption,
+        dehydrated=make_dehydrated(engine, database, encryption.keys, accounts.removal),
         ephemeral=ephemeral,
         push=push,
         pushers=pushers,
@@ -145,9 +139,20 @@ def make_services(
         timeline=timeline,
         sync=make_sync(engine, timeline.visibility, sources),
         filters=Filters(database=database),
-        federation=federation,
+        federation=make_federation(
+            engine,
+            database,
+            encryption,
+            ephemeral,
+            directory=rooms.directory,
+            arrivals=outbound.arrivals,
+            invites=RemoteInvites(database, people, engine.memberships, limiter),
+            media=MediaForServers(media.downloads, media.views.thumbnails, engine.context.name),
+        ),
         media=media,
-        identity=identity,
+        identity=make_identity(
+            engine.context, database, proofs, identity_servers, passwords, accounts.removal
+        ),
         inviting=_inviting(
             engine, outbound, rooms, people, identity_servers, limiter=limiter, database=database
         ),

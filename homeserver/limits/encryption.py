@@ -45,6 +45,12 @@ ONE_TIME_KEYS_PER_DEVICE = 5_000
 KEY_OBJECT_BYTES = 16 * 1024
 """JSON of a device's keys, a one-time key or a cross-signing key with its signatures."""
 
+DEHYDRATED_DATA_BYTES = 64 * 1024
+"""JSON of a dehydrated device's private data: with a hundred one-time keys it has 5 to 10 KB."""
+
+DEHYDRATED_EVENTS_PER_PAGE = 100
+"""Messages to a dehydrated device in one answer; its reader asks for the next."""
+
 KEY_ALGORITHMS_PER_DEVICE = 20
 """Algorithms, and keys, that one device may publish."""
 

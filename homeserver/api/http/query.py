@@ -12,7 +12,8 @@ from urllib.parse import parse_qsl
 from homeserver import limits
 from homeserver.engine.log.log_history import LogHistory
 from homeserver.errors import invalid_param
-from homeserver.rules.sync.sync_tokens import InvalidToken, Point, SyncToken
+from homeserver.rules.sync.sync_tokens import InvalidToken, Point, SyncToken, format_sync
+from homeserver.storage.logs import LOG
 
 
 class Query:
@@ -94,6 +95,10 @@ class PageTokens:
 
     def __init__(self, history: LogHistory) -> None:
         self._history = history
+
+    def of_position(self, position: int) -> str:
+        """Returns a sync's token for a position of the log."""
+        return format_sync(SyncToken(self._history.id, ((LOG, position),), position))
 
     def parse(self, name: str, text: str) -> SyncToken | Point:
         """Returns the token in the parameter `name`. Raises 400 M_INVALID_PARAM for a token that

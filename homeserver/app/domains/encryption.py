@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from homeserver.api.encryption.dehydrated_devices import DehydratedDevicesApi
 from homeserver.api.encryption.key_backups import KeyBackupsApi
 from homeserver.api.encryption.keys import KeysApi
 from homeserver.api.encryption.to_device import ToDeviceApi
 from homeserver.api.http.query import PageTokens
 from homeserver.api.http.routes import Route
 from homeserver.app.engine import Engine
+from homeserver.services.accounts.device_removal import DeviceRemoval
 from homeserver.services.accounts.own_devices import OwnDeviceNames
 from homeserver.services.accounts.uia import Uia
 from homeserver.services.encryption.cross_signing import CrossSigning
+from homeserver.services.encryption.dehydrated_devices import DehydratedDevices
 from homeserver.services.encryption.device_lists import DeviceLists
 from homeserver.services.encryption.key_backups import KeyBackups
 from homeserver.services.encryption.key_queries import KeyQueries
@@ -83,8 +86,17 @@ def make_encryption(
     )
 
 
+def make_dehydrated(
+    engine: Engine, database: Database, keys: Keys, removal: DeviceRemoval
+) -> DehydratedDevices:
+    """Creates the service of dehydrated devices; `removal` ends devices with all their data."""
+    return DehydratedDevices(
+        database, engine.committer, removal=removal, keys=keys, clock=engine.context.clock
+    )
+
+
 def encryption_routes(
-    services: EncryptionServices, uia: Uia, tokens: PageTokens
+    services: EncryptionServices, dehydrated: DehydratedDevices, uia: Uia, tokens: PageTokens
 ) -> list[Sequence[Route]]:
     """Returns the endpoints."""
     return [
@@ -96,6 +108,7 @@ def encryption_routes(
             uia=uia,
             tokens=tokens,
         ).routes(),
+        DehydratedDevicesApi(dehydrated, tokens).routes(),
         KeyBackupsApi(services.key_backups).routes(),
         ToDeviceApi(services.to_device).routes(),
     ]

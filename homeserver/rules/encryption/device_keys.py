@@ -18,13 +18,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import orjson
+
 from federation.errors import MatrixError
 from federation.events import canonical_json
 from federation.events.canonical_json import JsonObject, NotCanonical
 from federation.events.curve25519 import has_low_order
 from federation.events.signing import SignatureInvalid, VerifyKey, decode_base64, verify_json
 from homeserver import limits
-from homeserver.errors import bad_json, invalid_param
+from homeserver.errors import bad_json, invalid_param, too_large
 
 MASTER, SELF_SIGNING, USER_SIGNING = "master", "self_signing", "user_signing"
 _PUBLIC_KEY_BYTES = 32
@@ -58,6 +60,18 @@ def encode_key(value: object, name: str) -> bytes:
         raise bad_json(f"{name}: {error}") from error
     if len(encoded) > limits.KEY_OBJECT_BYTES:
         raise invalid_param(f"{name} is larger than {limits.KEY_OBJECT_BYTES} bytes")
+    return encoded
+
+
+def encode_device_data(value: object) -> bytes:
+    """Returns the JSON of a dehydrated device's private data, which clients alone can read. Raises
+    MatrixError."""
+    try:
+        encoded = orjson.dumps(_object(value, "device_data"))
+    except orjson.JSONEncodeError as error:
+        raise bad_json(f"device_data can't be stored: {error}") from error
+    if len(encoded) > limits.DEHYDRATED_DATA_BYTES:
+        raise too_large(f"device_data is larger than {limits.DEHYDRATED_DATA_BYTES} bytes")
     return encoded
 
 

@@ -207,7 +207,9 @@ class Accounts:
             return ()
 
         if logout_devices:
-            await self._parts.removal.remove(user_id, None, spare=requester.device_id, first=work)
+            await self._parts.removal.remove(
+                user_id, None, spare=requester.device_id, keeps_dehydrated=True, first=work
+            )
         elif not await self._accounts.change_password(user_id, password_hash):
             raise _has_no_password()
 

@@ -49,19 +49,19 @@ class DeviceRemoval:
         device_ids: Sequence[DeviceId] | None,
         *,
         spare: DeviceId | None = None,
+        keeps_dehydrated: bool = False,
         first: Callable[[Connection], Awaitable[Sequence[Entry]]] | None = None,
     ) -> None:
-        """Ends devices (None: all but `spare`). `first` runs before, in the same unit."""
+        """Ends devices (None: all but `spare`; with `keeps_dehydrated` all that somebody is logged
+        in with). `first` runs before, in the same unit."""
         removed: list[DeviceId] = []
 
         async def work(connection: Connection) -> Sequence[Entry]:
             entries = list(await first(connection)) if first else []
-            removed[:] = await devices.delete(connection, user_id, device_ids, spare=spare)
-            if removed:
-                await transactions.delete_devices(connection, user_id, removed)
-                for hook in self._hooks:
-                    entries += await hook(connection, user_id, removed)
-            return entries
+            removed[:] = await devices.delete(
+                connection, user_id, device_ids, spare=spare, keeps_dehydrated=keeps_dehydrated
+            )
+            return entries + await self._delete_data(connection, user_id, removed)
 
         try:
             await self._committer.submit(Unit(work=work))
@@ -69,6 +69,24 @@ class DeviceRemoval:
             # Also when the outcome is unknown: a dropped entry only has to be read once more.
             self._tokens.forget(user_id, device_ids)
             self._sends.forget(user_id, removed)
+
+    async def replace(
+        self, connection: Connection, user_id: UserId, device_id: DeviceId
+    ) -> Sequence[Entry]:
+        """Ends a device without access tokens within a unit of the caller, who calls `begun` for it
+        afterwards; returns entries for the log."""
+        removed = await devices.delete(connection, user_id, [device_id])
+        return await self._delete_data(connection, user_id, removed)
+
+    async def _delete_data(
+        self, connection: Connection, user_id: UserId, removed: Sequence[DeviceId]
+    ) -> list[Entry]:
+        entries: list[Entry] = []
+        if removed:
+            await transactions.delete_devices(connection, user_id, removed)
+            for hook in self._hooks:
+                entries += await hook(connection, user_id, removed)
+        return entries
 
     def begun(self, user_id: UserId, device_id: DeviceId) -> None:
         """Drops the transaction IDs of a former device with the ID of a new one."""

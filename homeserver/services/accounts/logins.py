@@ -8,8 +8,10 @@ Rules:
 3. The HTTP layer limits attempts by address. Failures are also limited here by account, so that one
    account can't be tried from many addresses. That limit doesn't apply to addresses where a device
    of the account was last seen: strangers can't lock its owner out.
-4. A user has at most `DEVICES_PER_USER` devices: a further log-in ends the one that wasn't used for
-   longest. To refuse it would lock out a user whose program logs in anew at each start.
+4. Nobody logs in with a dehydrated device (MSC3814), and logging out everywhere doesn't end it: it
+   is there to receive messages meanwhile.
+5. A user has at most `DEVICES_PER_USER` other devices: a further log-in ends the one that wasn't
+   used for longest. To refuse it would lock out a user whose program logs in anew at each start.
 
 Spec: client-server API, "Login", "Logout"; application service API, "Server admin style
 permissions".
@@ -37,7 +39,7 @@ from homeserver.services.accounts.rate_limits import RateLimiter
 from homeserver.services.accounts.requester import Requester
 from homeserver.services.accounts.sessions.login_tokens import LoginTokens
 from homeserver.services.accounts.tokens import IssuedTokens, Tokens, token_hash
-from homeserver.storage.accounts import tokens
+from homeserver.storage.accounts import devices, tokens
 from homeserver.storage.accounts.accounts import AccountTable
 from homeserver.storage.accounts.devices import DeviceTable
 from homeserver.storage.database import Connection, Database
@@ -178,8 +180,8 @@ class Logins:
         await self._parts.removal.remove(requester.user_id, [requester.device()])
 
     async def log_out_everywhere(self, requester: Requester) -> None:
-        """Ends all devices of the requester."""
-        await self._parts.removal.remove(requester.user_id, None)
+        """Ends all devices that the requester is logged in with."""
+        await self._parts.removal.remove(requester.user_id, None, keeps_dehydrated=True)
 
     async def _checked_hash(self, user_id: UserId | None, password: str) -> str | None:
         """Returns the account's hash if the password is right; renewed if its parameters are
@@ -205,6 +207,9 @@ async def _store(connection: Connection, login: tokens.Login) -> Sequence[Entry]
     if is_new is None:
         raise _wrong()
     if not is_new:
+        dehydrated = await devices.load_dehydrated(connection, login.user_id)
+        if dehydrated is not None and dehydrated.device_id == login.device_id:
+            raise invalid_param("The device ID is the dehydrated device's")
         return ()  # the device continues to exist, and so do its transaction IDs
     return await begin_device(connection, login.user_id, login.device_id)
 

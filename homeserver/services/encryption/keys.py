@@ -126,17 +126,11 @@ class Keys:
     ) -> Mapping[str, int]:
         """POST /keys/upload; returns the counts of one-time keys. 400 for keys that are invalid,
         that change identity keys, or that give a known ID another key."""
-        upload = _parse_upload(user_id, device_id, body)
-        await self._check_signed(user_id, device_id, upload)
+        upload = parse_upload(user_id, device_id, body)
+        await self.check_signed(user_id, device_id, upload)
 
         async def work(connection: Connection) -> Sequence[Entry]:
-            await one_time_keys.lock(connection, user_id, device_id)
-            is_new = upload.device_keys is not None and await _store_identity(
-                connection, user_id, device_id, upload.device_keys
-            )
-            await _store_one_time(connection, user_id, device_id, upload.one_time)
-            await one_time_keys.store_fallback(connection, user_id, device_id, upload.fallback)
-            return [DeviceListEntry(user_id)] if is_new else []
+            return await store_upload(connection, user_id, device_id, upload)
 
         if upload.device_keys or upload.one_time or upload.fallback:
             try:
@@ -145,7 +139,7 @@ class Keys:
                 self.forget_counts(user_id, device_id)
         return (await self.counts(user_id, device_id)).one_time
 
-    async def _check_signed(self, user_id: UserId, device_id: DeviceId, upload: KeyUpload) -> None:
+    async def check_signed(self, user_id: UserId, device_id: DeviceId, upload: KeyUpload) -> None:
         """Raises 400 M_INVALID_SIGNATURE for a key that the device didn't sign. A device that has
         no keys yet can't have signed any."""
         signed = [
@@ -255,7 +249,9 @@ def parse_user(text: object) -> UserId:
         raise invalid_param(str(error)) from error
 
 
-def _parse_upload(user_id: UserId, device_id: DeviceId, body: JsonObject) -> KeyUpload:
+def parse_upload(user_id: UserId, device_id: DeviceId, body: JsonObject) -> KeyUpload:
+    """Returns `device_keys`, `one_time_keys` and `fallback_keys` of a body, checked but for the
+    signatures on the latter two. Raises MatrixError (400)."""
     device_keys = body.get("device_keys")
     return KeyUpload(
         None
@@ -277,6 +273,20 @@ def _parse_keys(value: object, name: str) -> tuple[UploadedKey, ...]:
     if name == "fallback_keys" and len({key.algorithm for key in found}) < len(found):
         raise invalid_param("There can be one fallback key of each algorithm")
     return found
+
+
+async def store_upload(
+    connection: Connection, user_id: UserId, device_id: DeviceId, upload: KeyUpload
+) -> Sequence[Entry]:
+    """Stores a checked upload within a unit; returns entries for the log. Raises 400 for keys that
+    change identity keys, or that give a known ID another key."""
+    await one_time_keys.lock(connection, user_id, device_id)
+    is_new = upload.device_keys is not None and await _store_identity(
+        connection, user_id, device_id, upload.device_keys
+    )
+    await _store_one_time(connection, user_id, device_id, upload.one_time)
+    await one_time_keys.store_fallback(connection, user_id, device_id, upload.fallback)
+    return [DeviceListEntry(user_id)] if is_new else []
 
 
 async def _store_identity(

@@ -53,7 +53,7 @@ class PasswordResets:
             return ()
 
         if logout_devices:
-            await self._removal.remove(user_id, None, first=work)
+            await self._removal.remove(user_id, None, keeps_dehydrated=True, first=work)
             return
         async with self._database.transaction() as connection:
             await work(connection)

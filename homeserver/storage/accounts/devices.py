@@ -1,4 +1,5 @@
-"""The table `devices`: display names, and when devices were last seen.
+"""The table `devices`: display names, when devices were last seen, and the data of dehydrated ones
+(MSC3814), which have no access token.
 
 A device's keys are in other tables; the caller that deletes a device also deletes them in the same
 transaction.
@@ -21,6 +22,13 @@ class DeviceRow(msgspec.Struct, frozen=True):
     display_name: str | None
     last_seen_ms: int
     last_seen_address: str
+
+
+class DehydratedRow(msgspec.Struct, frozen=True):
+    """A user's dehydrated device; `data` is JSON, for their clients alone."""
+
+    device_id: DeviceId
+    data: bytes
 
 
 _COLUMNS = "device_id, display_name, last_seen_ms, last_seen_address"
@@ -48,6 +56,43 @@ async def create(
     return bool(result)
 
 
+async def dehydrate(
+    connection: Connection,
+    user_id: UserId,
+    device_id: DeviceId,
+    *,
+    display_name: str | None,
+    data: bytes,
+    now_ms: int,
+) -> bool:
+    """Creates the dehydrated device of an active account, or replaces the data of the one with this
+    ID. *Precondition:* the user has no dehydrated device with another ID. Returns False if there is
+    no such account, or if the ID is an ordinary device's."""
+    result = await connection.fetchval(
+        "INSERT INTO devices (user_id, device_id, display_name, created_ms, last_seen_ms,"
+        " last_seen_address, dehydrated) SELECT user_id, $2, $3, $4, $4, '', $5 FROM accounts"
+        " WHERE user_id = $1 AND NOT is_deactivated FOR SHARE"
+        " ON CONFLICT (user_id, device_id) DO UPDATE SET dehydrated = excluded.dehydrated,"
+        " display_name = coalesce(excluded.display_name, devices.display_name)"
+        " WHERE devices.dehydrated IS NOT NULL RETURNING true",
+        user_id,
+        device_id,
+        display_name,
+        now_ms,
+        data,
+    )
+    return bool(result)
+
+
+async def load_dehydrated(connection: Connection, user_id: UserId) -> DehydratedRow | None:
+    """Returns a user's dehydrated device, if there is one."""
+    row = await connection.fetchrow(
+        "SELECT device_id, dehydrated FROM devices WHERE user_id = $1 AND dehydrated IS NOT NULL",
+        user_id,
+    )
+    return None if row is None else DehydratedRow(*row)
+
+
 async def rename(
     connection: Connection, user_id: UserId, device_id: DeviceId, display_name: str
 ) -> bool:
@@ -65,7 +110,7 @@ _DELETE = """
 WITH device AS (
     DELETE FROM devices
     WHERE user_id = $1 AND ($2::text[] IS NULL OR device_id = ANY($2))
-        AND ($3::text IS NULL OR device_id <> $3)
+        AND ($3::text IS NULL OR device_id <> $3) AND (NOT $4 OR dehydrated IS NULL)
     RETURNING device_id
 ), token AS (
     DELETE FROM access_tokens
@@ -86,10 +131,11 @@ async def delete(
     device_ids: Sequence[DeviceId] | None,
     *,
     spare: DeviceId | None = None,
+    keeps_dehydrated: bool = False,
 ) -> list[DeviceId]:
     """Deletes devices (None: all, but `spare`) with their access tokens; returns those that
-    existed."""
-    rows = await connection.fetch(_DELETE, user_id, device_ids, spare)
+    existed. `keeps_dehydrated`: a device that nobody is logged in with stays."""
+    rows = await connection.fetch(_DELETE, user_id, device_ids, spare, keeps_dehydrated)
     return [row["device_id"] for row in rows]
 
 
@@ -115,10 +161,16 @@ class DeviceTable:
         )
         return None if row is None else DeviceRow(*row)
 
+    async def load_dehydrated(self, user_id: UserId) -> DehydratedRow | None:
+        """Returns a user's dehydrated device, if there is one."""
+        async with self._database.connection() as connection:
+            return await load_dehydrated(connection, user_id)
+
     async def load_surplus(self, user_id: UserId, devices_max: int) -> list[DeviceId]:
-        """Returns the devices beyond `devices_max`: those that weren't used for longest."""
+        """Returns the devices beyond `devices_max`: those that weren't used for longest. Dehydrated
+        ones, which are never used, don't count."""
         rows = await self._database.fetch(
-            "SELECT device_id FROM devices WHERE user_id = $1"
+            "SELECT device_id FROM devices WHERE user_id = $1 AND dehydrated IS NULL"
             " ORDER BY last_seen_ms DESC, created_ms DESC, device_id OFFSET $2",
             user_id,
             devices_max,

@@ -9,7 +9,8 @@ from homeserver.storage.database import Database
 
 
 class Identity(msgspec.Struct, frozen=True):
-    """An active account; `has_device` says whether the device asked for is one of its."""
+    """An active account; `has_device` says whether the device asked for is one of its, and not a
+    dehydrated one, as which nobody acts."""
 
     is_guest: bool
     is_locked: bool
@@ -27,7 +28,7 @@ class IdentityTable:
         """Returns an active account; None if there is none."""
         row = await self._database.fetchrow(
             "SELECT is_guest, is_locked, is_suspended, EXISTS (SELECT FROM devices d"
-            " WHERE d.user_id = a.user_id AND d.device_id = $2)"
+            " WHERE d.user_id = a.user_id AND d.device_id = $2 AND d.dehydrated IS NULL)"
             " FROM accounts a WHERE user_id = $1 AND NOT is_deactivated",
             user_id,
             device_id,

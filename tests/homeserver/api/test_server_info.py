@@ -20,7 +20,10 @@ async def test_it_tells_what_is_configured_and_true(accounts_url: str) -> None:
             "unstable_features": UNSTABLE_FEATURES,
         }
         discovery = await server.call("GET", "/.well-known/matrix/client")
-        assert discovery.body == {"m.homeserver": {"base_url": "https://hs1.example"}}
+        assert discovery.body == {
+            "m.homeserver": {"base_url": "https://hs1.example"},
+            "org.matrix.msc3814": True,
+        }
         assert discovery.headers["Access-Control-Allow-Origin"] == "*"
         delegation = await server.call("GET", "/.well-known/matrix/server")
         assert delegation.body == {"m.server": "hs1.example:443"}

@@ -29,6 +29,16 @@ _BACKED_UP = {
     "session_data": {"ciphertext": "AAAA"},
 }
 
+_DEHYDRATED_DEVICE = "/org.matrix.msc3814.v1/dehydrated_device"
+_KEY_OF_DEVICE = {
+    "user_id": "{me}",
+    "device_id": "D",
+    "algorithms": [],
+    "keys": {"ed25519:D": "AAAA"},
+    "signatures": {"{me}": {"ed25519:D": "AAAA"}},
+    "dehydrated": True,
+}
+
 _EMAIL_TOKEN = {
     "client_secret": "secret",
     "email": "anna@mail.example",
@@ -195,6 +205,15 @@ BODIES: dict[str, dict[str, Any]] = {
     "POST /keys/signatures/upload": {"{me}": {"D": {"user_id": "{me}", "signatures": {}}}},
     "POST /room_keys/version": _BACKUP,
     "PUT /room_keys/version/{version}": {**_BACKUP, "version": "1"},
+    f"PUT {_DEHYDRATED_DEVICE}": {
+        "device_id": "D",
+        "device_data": {"algorithm": "org.matrix.msc3814.v2", "device_pickle": "AAAA"},
+        "initial_device_display_name": "N",
+        "device_keys": _KEY_OF_DEVICE,
+        "one_time_keys": {"signed_curve25519:A": {"key": "AAAA", "signatures": {}}},
+        "fallback_keys": {"signed_curve25519:B": {"key": "AAAA", "signatures": {}}},
+    },
+    f"POST {_DEHYDRATED_DEVICE}/{{deviceId}}/events": {"next_batch": "s1.x.1:1.1.0.0"},
     "PUT /room_keys/keys": {"rooms": {"{room}": {"sessions": {"AAAA": _BACKED_UP}}}},
     "PUT /pushrules/global/{kind}/{ruleId}": {
         "actions": ["notify", {"set_tweak": "sound", "value": "default"}],
@@ -279,6 +298,10 @@ QUERIES: dict[str, dict[str, str]] = {
     "GET /thirdparty/location/{protocol}": {"channel": "x"},
     "GET /thirdparty/user": {"userid": "{me}"},
     "GET /thirdparty/location": {"alias": "#alias:here.example"},
+    **{
+        f"{method} {_DEHYDRATED_DEVICE}/{{deviceId}}/events": {"from": "", "limit": "1"}
+        for method in ("GET", "POST")
+    },
     "GET /keys/changes": {"from": "", "to": ""},
     "GET /_matrix/federation/v1/openid/userinfo": {"access_token": "x"},
     "GET /notifications": {"from": "9", "limit": "1", "only": "highlight"},

@@ -55,6 +55,7 @@ _PASSES = frozenset(
         "push_events",
         "push_position",
         "push_reads",
+        "push_redactions",
         "push_rooms",
     }
 )

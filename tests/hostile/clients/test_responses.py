@@ -61,5 +61,5 @@ async def test_each_operation_answers_as_the_specification_says(scene: Scene) ->
         if (operation.method, shape(operation.template)) in known:
             wrong = response_errors(operation.method, operation.template, reply.status, reply.body)
             assert not wrong or operation.template in BESIDE_THE_SCHEMA, (operation, wrong)
-    # The rest needs a secret, a right, or somebody who isn't here.
-    assert sum(status == 200 for status in statuses.values()) > 0.6 * len(statuses)
+    # The rest needs a secret, a signature, a right, or somebody who isn't here.
+    assert sum(status == 200 for status in statuses.values()) > 0.55 * len(statuses)

@@ -43,6 +43,10 @@ SUSPENDED_MAY: Mapping[str, str] = {
     "POST /keys/device_signing/upload": "the specification names cross-signing data",
     "POST /keys/signatures/upload": "the specification names cross-signing data",
     "PUT /sendToDevice/{eventType}/{txnId}": "verification: to the user's own devices",
+    **{
+        f"{operation} /org.matrix.msc3814.v1/dehydrated_device{rest}": "as key backups"
+        for operation, rest in (("PUT", ""), ("DELETE", ""), ("POST", "/{deviceId}/events"))
+    },
     "POST /room_keys/version": "the specification names key backups",
     "PUT /room_keys/version/{version}": "the specification names key backups",
     "DELETE /room_keys/version/{version}": "the specification names key backups",

@@ -4,8 +4,8 @@ import pytest
 
 from federation.events.ids import DeviceId, UserId
 from homeserver.storage.accounts import devices
-from homeserver.storage.accounts.devices import DeviceRow, DeviceTable
-from homeserver.storage.database import Database
+from homeserver.storage.accounts.devices import DehydratedRow, DeviceRow, DeviceTable
+from homeserver.storage.database import Database, DataRefused
 from tests.homeserver.storage.accounts.account_rows import (
     ALICE,
     BOB,
@@ -107,3 +107,47 @@ async def test_devices_go_with_their_tokens_and_others_stay(
     kept = {one.device_id for one in await table.load_all(ALICE)}
     assert kept == {PHONE, LAPTOP, TABLET} - set(gone)
     assert await remaining(database) == sorted([*((ALICE, one) for one in kept), (BOB, PHONE)])
+
+
+async def dehydrate(
+    database: Database, user_id: UserId, device_id: DeviceId, data: bytes = b"{}", name: str = "dry"
+) -> bool:
+    """Store a dehydrated device."""
+    async with database.transaction() as connection:
+        return await devices.dehydrate(
+            connection, user_id, device_id, display_name=name, data=data, now_ms=9
+        )
+
+
+async def test_a_user_has_one_dehydrated_device(table: DeviceTable, database: Database) -> None:
+    dry = DeviceId("DRY")
+    assert await table.load_dehydrated(ALICE) is None
+    assert await dehydrate(database, ALICE, dry)
+    assert await dehydrate(database, ALICE, dry, b"[]", "drier")
+    assert await table.load_dehydrated(ALICE) == DehydratedRow(dry, b"[]")
+    assert await table.load(ALICE, dry) == DeviceRow(dry, "drier", 9, "")
+    with pytest.raises(DataRefused):
+        await dehydrate(database, ALICE, DeviceId("SECOND"))
+
+
+async def test_none_takes_an_ordinary_devices_place_or_is_of_nobody(
+    table: DeviceTable, database: Database
+) -> None:
+    assert not await dehydrate(database, ALICE, LAPTOP)
+    assert not await dehydrate(database, CAROL, LAPTOP)
+    await database.execute("UPDATE accounts SET is_deactivated = true WHERE user_id = $1", BOB)
+    assert not await dehydrate(database, BOB, DeviceId("DRY"))
+    assert await table.load_dehydrated(ALICE) is None
+
+
+async def test_a_dehydrated_device_is_no_surplus_and_can_be_spared(
+    table: DeviceTable, database: Database
+) -> None:
+    dry = DeviceId("DRY")
+    await dehydrate(database, ALICE, dry)
+    assert set(await table.load_surplus(ALICE, 0)) == {LAPTOP, PHONE, TABLET}
+    async with database.transaction() as connection:
+        ended = await devices.delete(connection, ALICE, None, spare=PHONE, keeps_dehydrated=True)
+    assert ended == [LAPTOP, TABLET]
+    async with database.transaction() as connection:
+        assert await devices.delete(connection, ALICE, None) == [dry, PHONE]
