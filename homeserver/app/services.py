@@ -32,7 +32,12 @@ from homeserver.app.domains.rooms import (
     make_rooms,
 )
 from homeserver.app.domains.sync import make_sync
-from homeserver.app.domains.timeline import TimelineServices, make_timeline
+from homeserver.app.domains.timeline import (
+    MessageSearchServices,
+    TimelineServices,
+    make_message_search,
+    make_timeline,
+)
 from homeserver.app.engine import Engine
 from homeserver.app.pushers import PusherServices, make_pushers
 from homeserver.app.sign_on import make_sign_on
@@ -80,6 +85,7 @@ class Services:
     rooms: RoomServices
     joining: DurableJoining
     timeline: TimelineServices
+    message_search: MessageSearchServices
     sync: Sync
     filters: Filters
     federation: FederationServices
@@ -113,9 +119,7 @@ def make_services(
     media = make_media(engine, database, config, outbound.requests.media, limiter)
     people = make_member_directory(engine, database, account_data.carry_over, registry.provide_user)
     joining = make_joining(engine, database, outbound)
-    remote = RemoteRoomParts(joining, alias_look_up(outbound.queries))
-    version, aliases = config.default_room_version, registry.aliases
-    rooms = make_rooms(engine, database, people, remote, default_version=version, aliases=aliases)
+    rooms = _rooms(engine, database, people, joining, outbound, config=config, registry=registry)
     deleted = [encryption.keys.on_devices_deleted, pushers.pushers.on_devices_deleted]
     hooks = _account_hooks(engine, outbound, deleted, rooms, media, registry)
     passwords = Passwords(engine.context.random_bytes, configured_hasher(config.passwords))
@@ -137,6 +141,7 @@ def make_services(
         rooms=rooms,
         joining=joining,
         timeline=timeline,
+        message_search=make_message_search(engine, database, timeline.visibility),
         sync=make_sync(engine, timeline.visibility, sources),
         filters=Filters(database=database),
         federation=make_federation(
@@ -157,6 +162,26 @@ def make_services(
             engine, outbound, rooms, people, identity_servers, limiter=limiter, database=database
         ),
         sign_on=make_sign_on(engine.context, database, config, outside.trusted, accounts),
+    )
+
+
+def _rooms(
+    engine: Engine,
+    database: Database,
+    people: MemberDirectory,
+    joining: DurableJoining,
+    outbound: OutboundFederation,
+    *,
+    config: Config,
+    registry: AppServiceRegistry,
+) -> RoomServices:
+    return make_rooms(
+        engine,
+        database,
+        people,
+        RemoteRoomParts(joining, alias_look_up(outbound.queries)),
+        default_version=config.default_room_version,
+        aliases=registry.aliases,
     )
 
 

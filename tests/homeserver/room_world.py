@@ -36,7 +36,12 @@ from homeserver.app.domains.rooms import (
     make_rooms,
     room_routes,
 )
-from homeserver.app.domains.timeline import TimelineServices, make_timeline, timeline_routes
+from homeserver.app.domains.timeline import (
+    TimelineServices,
+    make_message_search,
+    make_timeline,
+    timeline_routes,
+)
 from homeserver.app.engine import Engine, make_engine
 from homeserver.clock import SystemClock
 from homeserver.engine.entries import MembershipEntry, Unit
@@ -320,7 +325,11 @@ def _world(engine: Engine, database: Database) -> World:
     )
     timeline = make_timeline(engine, None)
     tokens = PageTokens(engine.committer.history)
-    parts_of_api = [room_routes(engine, rooms, tokens), timeline_routes(timeline, tokens)]
+    search = make_message_search(engine, database, timeline.visibility)
+    parts_of_api = [
+        room_routes(engine, rooms, tokens),
+        timeline_routes(timeline, search, tokens),
+    ]
     routes = table([*(one for part in parts_of_api for one in part), *push_routes(push)])
     return World(
         engine, database, remote, account_data, rooms, timeline, push, routes, profiles, blocking

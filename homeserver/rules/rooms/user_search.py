@@ -16,20 +16,13 @@ Spec: client-server API, "User directory".
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections.abc import Iterator, Sequence
 
 import msgspec
 
 from federation.events.ids import UserId
 from homeserver import limits
-
-_WORD = re.compile(r"[^\W_]+")
-_UNSPACED = re.compile(
-    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\ud7ff\uf900-\ufaff\U00020000-\U0003ffff]"
-)
-"""Thai and Lao, Burmese, Khmer; Chinese, Japanese, Korean."""
+from homeserver.rules.words import folded, is_unspaced, runs, words_of
 
 
 class DirectoryUser(msgspec.Struct, frozen=True):
@@ -51,16 +44,6 @@ class SearchTerm(msgspec.Struct, frozen=True):
     def is_empty(self) -> bool:
         """Returns whether nobody can be found by it."""
         return not self.id_prefix and not self.words
-
-
-def folded(text: str) -> str:
-    """Returns a text without differences of case, accent and width."""
-    if text.isascii():
-        return text.lower()
-    text = unicodedata.normalize("NFKC", text).casefold()
-    parts = unicodedata.normalize("NFD", text)
-    bare = "".join(one for one in parts if unicodedata.category(one) != "Mn")
-    return unicodedata.normalize("NFC", bare)  # Korean syllables are whole again
 
 
 def parse_term(text: str) -> SearchTerm:
@@ -110,19 +93,16 @@ def _localpart(user_id: str) -> str:
 
 
 def _words(text: str) -> Iterator[str]:
-    text = folded(text)
-    yield from _WORD.findall(text)
-    if not text.isascii():
-        yield from (one for one in text if unicodedata.category(one) == "So")
+    return words_of(folded(text))
 
 
 def _tokens(word: str) -> Iterator[str]:
     yield "^" + word[:1]
     yield "^" + word[:2]
-    yield from _runs(word, limits.USER_SEARCH_RUN)
-    if _UNSPACED.search(word):
+    yield from runs(word, limits.USER_SEARCH_RUN)
+    if is_unspaced(word):
         yield from word
-        yield from _runs(word, 2)
+        yield from runs(word, 2)
 
 
 def _stands_in(part: str, word: str) -> bool:
@@ -131,14 +111,10 @@ def _stands_in(part: str, word: str) -> bool:
 
 def _is_anywhere(part: str) -> bool:
     """Returns whether a part of a term is looked for within words, too."""
-    return len(part) >= limits.USER_SEARCH_RUN or _UNSPACED.search(part) is not None
+    return len(part) >= limits.USER_SEARCH_RUN or is_unspaced(part)
 
 
 def _needed(word: str) -> tuple[str, ...]:
     if len(word) >= limits.USER_SEARCH_RUN:
-        return tuple(_runs(word, limits.USER_SEARCH_RUN))
+        return tuple(runs(word, limits.USER_SEARCH_RUN))
     return (word,) if _is_anywhere(word) else ("^" + word,)
-
-
-def _runs(word: str, length: int) -> Iterator[str]:
-    return (word[i : i + length] for i in range(len(word) - length + 1))

@@ -12,7 +12,7 @@ from homeserver import limits
 from homeserver.storage.database import Database
 from homeserver.storage.rooms import rooms, snapshots
 from homeserver.storage.rooms.snapshots import SnapshotRow
-from homeserver.storage.timeline import events, gaps, rechecks, redactions
+from homeserver.storage.timeline import events, gaps, rechecks, redactions, search
 from homeserver.storage.timeline.events import EventRow
 from homeserver.storage.timeline.rechecks import RecheckRows
 from homeserver.storage.timeline.redactions import RedactedRow
@@ -58,6 +58,7 @@ class FetchedHistory:
         async with self._database.transaction() as connection:
             await snapshots.insert(connection, filled.snapshots)
             await events.insert(connection, filled.rows)
+            await search.add_waiting(connection, filled.rows)
             if filled.moved:
                 await events.move(connection, filled.moved)
             await gaps.close(connection, room_row_id, event_ids)

@@ -10,7 +10,7 @@ import msgspec
 from federation.events.ids import EventId
 from homeserver.storage.database import Connection, Database
 from homeserver.storage.push import unread
-from homeserver.storage.timeline import events
+from homeserver.storage.timeline import events, search
 
 
 class RedactedRow(msgspec.Struct, frozen=True):
@@ -36,7 +36,7 @@ async def write(
     awaited: Sequence[tuple[int, str, str]],
 ) -> None:
     """Redacts stored events, for which no redaction waits any more, and which aren't to be counted
-    any more; and stores the redactions (room_row_id, target, redaction) that wait."""
+    or found any more; and stores the redactions (room_row_id, target, redaction) that wait."""
     for one in redacted:
         await events.redact(
             connection, one.room_row_id, one.event_id, json=one.json, redacted_by=one.redacted_by
@@ -47,6 +47,7 @@ async def write(
             one.event_id,
         )
         await unread.note_redacted(connection, one.room_row_id, one.event_id)
+        await search.remove(connection, one.event_id)
     for waiting in awaited:
         await connection.execute(
             "INSERT INTO pending_redactions VALUES ($1, $2, $3) ON CONFLICT DO NOTHING", *waiting

@@ -224,6 +224,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "PUT /room_keys/keys/{roomId}": {"sessions": {"AAAA": _BACKED_UP}},
     "PUT /room_keys/keys/{roomId}/{sessionId}": _BACKED_UP,
     "POST /user_directory/search": {"search_term": "x", "limit": 1},
+    "POST /search": {"search_categories": {"room_events": {"search_term": "x"}}},
     "POST /_synapse/admin/v1/register": {
         "nonce": "00",
         "username": "{fresh}",

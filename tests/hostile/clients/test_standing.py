@@ -64,6 +64,7 @@ SUSPENDED_MAY: Mapping[str, str] = {
     "DELETE /user/{userId}/rooms/{roomId}/tags/{tag}": OWN,
     "POST /publicRooms": "reads, in spite of its method",
     "POST /user_directory/search": "reads, in spite of its method",
+    "POST /search": "likewise",
     "POST /rooms/{roomId}/report": WARNS,
     "POST /rooms/{roomId}/report/{eventId}": WARNS,
     "POST /users/{userId}/report": WARNS,

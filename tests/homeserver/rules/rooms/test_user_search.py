@@ -11,11 +11,11 @@ from homeserver import limits
 from homeserver.rules.rooms.user_search import (
     DirectoryUser,
     SearchTerm,
-    folded,
     parse_term,
     ranked,
     tokens_of,
 )
+from homeserver.rules.words import folded
 
 OWN = "hs1"
 

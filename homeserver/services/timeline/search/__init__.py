@@ -1,0 +1,1 @@
+"""The search for messages: how the index is kept, and how its finds are answered."""

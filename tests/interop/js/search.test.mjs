@@ -1,0 +1,39 @@
+/** Searches for messages with matrix-js-sdk, on a server that got the history from another one. */
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+
+import { HS1, HS2, withPeople } from "./person.mjs";
+
+test("messages from before one's own server came are found, page by page, with their context", () =>
+    withPeople([[HS1, "anna"], [HS2, "bert"]], async (anna, bert) => {
+        const { room_id: roomId } = await anna.client.createRoom({ preset: "public_chat" });
+        const word = `tea${Date.now()}`;
+        for (let number = 0; number < 25; number++) {
+            await anna.say(roomId, number % 2 ? `no ${number}` : `${word} ${number}`);
+        }
+        const viaServers = [anna.userId.split(":").slice(1).join(":")];
+        await bert.client.joinRoom(roomId, { viaServers });
+        await bert.untilMembership(roomId, "join");
+        await bert.scrollToTheBeginning(roomId);
+        await anna.say(roomId, `${word.toUpperCase()} live`);
+        await bert.untilText(roomId, `${word.toUpperCase()} live`);
+
+        const texts = (found) =>
+            found.results.map((one) => one.context.getEvent().getContent().body);
+        const found = await bert.client.searchRoomEvents({
+            term: word,
+            filter: { rooms: [roomId], limit: 5 },
+        });
+        assert.equal(found.count, 14);
+        assert.deepEqual(found.highlights, [word]);
+        assert.equal(texts(found)[0], `${word.toUpperCase()} live`);
+        while (found.next_batch) {
+            await bert.client.backPaginateRoomEventsSearch(found);
+        }
+        const older = texts(found).slice(1).sort();
+        const said = Array.from({ length: 13 }, (_, number) => `${word} ${2 * number}`);
+        assert.deepEqual(older, said.sort());
+        const around = found.results[1].context.getTimeline();
+        assert.ok(around.some((event) => event.getContent().body === "no 23"));
+    }));
