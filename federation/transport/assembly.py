@@ -156,7 +156,7 @@ def make_requests(
         scheduler=FetchScheduler(context.clock, is_neighbour),
     )
     policies = PolicyServers(client, clock=context.clock, metrics=context.metrics)
-    media = MediaFetcher(media_client, backoffs, lookup, context.metrics)
+    media = MediaFetcher(media_client, backoffs, lookup, context.metrics, context.clock)
     return FederationRequests(backoffs, client, policies, media)
 
 

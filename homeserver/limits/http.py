@@ -70,6 +70,12 @@ BODY_S = 60
 STREAM_PIECE_S = 60
 """How long a client may take to read one piece of a long answer."""
 
+STREAM_BYTES_PER_S_MIN = 4096.0
+"""How fast a client reads a long answer on the whole: a slow mobile connection is faster."""
+
+STREAM_PATIENCE_S = 120.0
+"""How far a client may be behind that."""
+
 UPLOAD_BYTES_PER_S_MIN = 1024
 """How fast a body in pieces arrives on the whole: a slower one would hold a connection and a file
 for days."""

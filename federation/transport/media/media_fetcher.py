@@ -6,7 +6,7 @@ Rules:
 2. A redirect, by either, is followed once: `https`, to an address that may be connected to, without
    our signature.
 3. Nothing is held in memory, and the size is bounded while the media come. Each request has a time
-   limit, and one for each wait for bytes.
+   limit, one for each wait for bytes, and a rate at which they come.
 4. Requests for media have connections, turns and back-off of their own: slow ones don't hold up
    what keeps rooms together, and a server whose media can't be had may still be sent events. A
    server that is left alone for another reason isn't asked for media either.
@@ -26,12 +26,16 @@ from typing import TypeAlias
 from federation.events.ids import ServerName
 from federation.limits import (
     MEDIA_ENVELOPE_BYTES_MAX,
+    MEDIA_FETCHED_BYTES_PER_S_MIN,
+    MEDIA_FETCHED_PATIENCE_S_MAX,
     MEDIA_IDLE_S_MAX,
     MEDIA_REQUEST_S_MAX,
     QUOTED_ID_CHARACTERS_MAX,
 )
 from federation.media_ports import ThumbnailWish
 from federation.metrics import FederationMetrics
+from federation.pace import Pace, TooSlow
+from federation.ports import Clock
 from federation.transport.media.media_answers import (
     MediaAnswer,
     MediaInvalid,
@@ -89,9 +93,10 @@ class MediaFetcher:
         backoffs: Backoffs,
         lookup: Lookup,
         metrics: FederationMetrics,
+        clock: Clock,
     ) -> None:
         self._client, self._backoffs, self._lookup = client, backoffs, lookup
-        self._metrics = metrics
+        self._metrics, self._clock = metrics, clock
         backoffs.on_recovered(client.backoffs.succeeded)
 
     def backoff_s(self, server: ServerName) -> float:
@@ -126,7 +131,7 @@ class MediaFetcher:
     async def _fetch_signed(self, wanted: WantedMedia, receiver: MediaReceiver) -> str | None:
         """Returns where the media are, if they aren't in the answer."""
         target = build_target(f"{_SIGNED}/{wanted.kind}", wanted.media_id, query=wanted.query())
-        reading = _Reading(wanted, receiver, MultipartAnswer)
+        reading = _Reading(wanted, receiver, MultipartAnswer, self._clock)
         await self._client.receive(_request(wanted, target), reading.open)
         return await reading.finish()
 
@@ -134,7 +139,7 @@ class MediaFetcher:
         """Returns where the media are, if the answer redirects."""
         query = [*wanted.query(), ("allow_remote", "false"), ("allow_redirect", "true")]
         target = build_target(f"{_OLD}/{wanted.kind}", wanted.server, wanted.media_id, query=query)
-        reading = _Reading(wanted, receiver, PlainAnswer)
+        reading = _Reading(wanted, receiver, PlainAnswer, self._clock)
         try:
             await self._client.receive(_request(wanted, target), reading.open, is_signed=False)
         except FederationError as error:
@@ -151,7 +156,7 @@ class MediaFetcher:
         except ValueError as error:
             quoted = location[:QUOTED_ID_CHARACTERS_MAX]
             raise _bad_media(wanted, f"it leads to {quoted!r}: {error}") from None
-        reading = _Reading(wanted, receiver, PlainAnswer)
+        reading = _Reading(wanted, receiver, PlainAnswer, self._clock)
         await self._client.receive_from(
             partial(self._find, wanted, url), _request(wanted, url.target), reading.open
         )
@@ -168,9 +173,16 @@ class MediaFetcher:
 class _Reading:
     """Reads one answer with media; what is wrong with it becomes a FederationError."""
 
-    def __init__(self, wanted: WantedMedia, receiver: MediaReceiver, kind: _AnswerKind) -> None:
+    def __init__(
+        self, wanted: WantedMedia, receiver: MediaReceiver, kind: _AnswerKind, clock: Clock
+    ) -> None:
         self._wanted, self._receiver, self._kind = wanted, receiver, kind
         self._answer: MediaAnswer | None = None
+        self._clock = clock
+        self._waits_since_s: float | None = None  # after the first bytes, which may take long
+        self._pace = Pace(
+            bytes_per_s=MEDIA_FETCHED_BYTES_PER_S_MIN, patience_s=MEDIA_FETCHED_PATIENCE_S_MAX
+        )
 
     def open(self, headers: Mapping[str, str]) -> Sink:
         """See `dialer.Receiver`."""
@@ -181,7 +193,10 @@ class _Reading:
     async def _feed(self, data: bytes) -> None:
         assert self._answer is not None, "the headers come before the body"
         with self._as_federation_error():
+            if self._waits_since_s is not None:
+                self._pace.note(len(data), self._clock.monotonic_s() - self._waits_since_s)
             await self._answer.feed(data)
+        self._waits_since_s = self._clock.monotonic_s()
 
     async def finish(self) -> str | None:
         """Ends the answer; returns where the media are, if it doesn't have them."""
@@ -199,6 +214,8 @@ class _Reading:
         except MediaTooLarge:
             detail = f"more than {self._wanted.bytes_max} bytes"
             raise FederationError(self._wanted.server, FailureKind.TOO_LARGE, detail) from None
+        except TooSlow as error:
+            raise FederationError(self._wanted.server, FailureKind.TIMEOUT, str(error)) from None
 
 
 def _bad_media(wanted: WantedMedia, detail: str) -> FederationError:

@@ -7,9 +7,10 @@ Rules:
 2. No token, no query string and no body ever reaches a log.
 3. Every response to a client has the CORS headers; OPTIONS is answered for every path.
 4. Handlers run to their end even if the client has disconnected, so that their writes are complete.
-5. A stream waits for its reader piece by piece, each at most `STREAM_PIECE_S`, so that a slow
-   reader costs one piece of memory for a bounded time. A failure in its middle breaks the
-   connection off: the body is chunked, or has a length, so the client knows that it isn't complete.
+5. A stream waits for its reader piece by piece, each at most `STREAM_PIECE_S`, and on the whole
+   for as long as it is read at a rate, so that a slow reader costs one piece of memory for a
+   bounded time. A failure in its middle breaks the connection off: the body is chunked, or has a
+   length, so the client knows that it isn't complete.
 
 Spec: client-server API, "API standards", "Using access tokens", "Web Browser Clients".
 """
@@ -34,6 +35,7 @@ from aiohttp import web
 from federation.causes import Cause, CauseKind, address_cause, caused_by
 from federation.errors import MatrixError
 from federation.events.canonical_json import JsonObject
+from federation.pace import Pace
 from federation.ports import Clock
 from homeserver import limits
 from homeserver.api.http.cors import ClientHeaders
@@ -229,12 +231,16 @@ class HttpApp:
         following: AsyncIterator[bytes],
         path: str,
     ) -> None:
+        pace = Pace(bytes_per_s=limits.STREAM_BYTES_PER_S_MIN, patience_s=limits.STREAM_PATIENCE_S)
         try:
             while piece and http.method != "HEAD":
+                began_s = self._clock.monotonic_s()
                 async with asyncio.timeout(limits.STREAM_PIECE_S):
                     await response.write(piece)
+                pace.note(len(piece), self._clock.monotonic_s() - began_s)
                 piece = await anext(following, b"")
-            await response.write_eof()
+            async with asyncio.timeout(limits.STREAM_PIECE_S):
+                await response.write_eof()
         except Exception as error:  # noqa: BLE001 - logged; the status was sent already
             if not isinstance(error, ConnectionError | TimeoutError):
                 self._metrics.http_failures.inc()

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import aiohttp
 
 from federation.events.ids import DeviceId, UserId
+from federation.ports import Clock
 from homeserver.api.http.app import HttpApp
 from homeserver.api.http.routes import Route
 from homeserver.api.http.server import HttpServer
@@ -98,9 +99,11 @@ class Caller:
 
 
 @asynccontextmanager
-async def serving(routes: Sequence[Route], requester: Requester = ALICE) -> AsyncIterator[Caller]:
+async def serving(
+    routes: Sequence[Route], requester: Requester = ALICE, *, clock: Clock | None = None
+) -> AsyncIterator[Caller]:
     """Yields a client of a server that has these endpoints alone."""
-    clock = SystemClock()
+    clock = clock or SystemClock()
     app = HttpApp(
         routes,
         tokens=Holders(requester),

@@ -1,8 +1,9 @@
 """Sends media to other servers, piece by piece.
 
 Rules:
-1. A server that takes its pieces too slowly, or the whole, is broken off; so is an answer whose
-   media turn out to be shorter or longer than they should be: its length was told before.
+1. A server that takes its pieces too slowly, or the whole, is broken off: a place is lent for as
+   long as bytes go out at a rate. So is an answer whose media turn out to be shorter or longer than
+   they should be: its length was told before.
 2. What is held for one server's answers, and for all, is bounded: 429 and 503. So is what one
    server fetches over time: 429, with the time until the next attempt. An answer may exceed what is
    left of it; the next one waits until that is made up for.
@@ -29,10 +30,13 @@ from federation.limits import (
     MEDIA_SENT_BYTES,
     MEDIA_SENT_BYTES_MAX,
     MEDIA_SENT_BYTES_PER_ORIGIN_MAX,
+    MEDIA_SENT_BYTES_PER_S_MIN,
+    MEDIA_SENT_PATIENCE_S_MAX,
     MEDIA_SENT_PIECE_S_MAX,
     MEDIA_SENT_S_MAX,
 )
 from federation.media_ports import ServedMedia
+from federation.pace import Pace
 from federation.ports import Clock
 from federation.transport.routes.budgets import ByteBudget
 from federation.transport.routes.media.multipart_frame import MultipartFrame, build_frame
@@ -49,7 +53,7 @@ class MediaSender:
     """Sends media, for all servers. `boundary` makes one that nobody can guess."""
 
     def __init__(self, clock: Clock, boundary: Callable[[], str]) -> None:
-        self._boundary = boundary
+        self._boundary, self._clock = boundary, clock
         self._budget = ByteBudget(MEDIA_SENT_BYTES_MAX, MEDIA_SENT_BYTES_PER_ORIGIN_MAX)
         self._rate = RateLimit(
             clock, per_s=MEDIA_BYTES_PER_ORIGIN_PER_S, burst=MEDIA_BYTES_PER_ORIGIN_BURST
@@ -68,42 +72,59 @@ class MediaSender:
             self._rate.take(cause, media.size)
             frame = build_frame(self._boundary(), media.content_type, media.disposition)
             async with aclosing(media.pieces):
-                return await _send(http, media, frame)
+                return await self._send(http, media, frame)
 
-
-async def _send(
-    http: web.BaseRequest, media: ServedMedia, frame: MultipartFrame
-) -> web.StreamResponse:
-    piece = await anext(media.pieces, b"")  # what fails here is answered as any other failure
-    response = web.StreamResponse(headers={"Content-Type": frame.content_type})
-    response.content_length = len(frame.head) + media.size + len(frame.tail)
-    await response.prepare(http)
-    if http.method == "HEAD":
-        return response
-    try:
-        async with asyncio.timeout(MEDIA_SENT_S_MAX):
-            await _write(response, frame.head)
-            left = media.size
-            while piece:
-                left -= len(piece)
-                if left < 0:
+    async def _send(
+        self, http: web.BaseRequest, media: ServedMedia, frame: MultipartFrame
+    ) -> web.StreamResponse:
+        piece = await anext(media.pieces, b"")  # what fails here is answered as any other failure
+        response = web.StreamResponse(headers={"Content-Type": frame.content_type})
+        response.content_length = len(frame.head) + media.size + len(frame.tail)
+        await response.prepare(http)
+        if http.method == "HEAD":
+            return response
+        writer = _PacedWriter(response, self._clock)
+        try:
+            async with asyncio.timeout(MEDIA_SENT_S_MAX):
+                await writer.write(frame.head)
+                left = media.size
+                while piece:
+                    left -= len(piece)
+                    if left < 0:
+                        raise _WrongSize
+                    await writer.write(piece)
+                    piece = await anext(media.pieces, b"")
+                if left:
                     raise _WrongSize
-                await _write(response, piece)
-                piece = await anext(media.pieces, b"")
-            if left:
-                raise _WrongSize
-            await _write(response, frame.tail)
-            await response.write_eof()
-    except Exception as error:  # noqa: BLE001 - logged; the status was sent already
-        _log.warning("media for %s broke off: %r", current_cause().name, error)
-        if http.transport is not None:
-            http.transport.abort()
-    return response
+                await writer.write(frame.tail)
+                await writer.end()
+        except Exception as error:  # noqa: BLE001 - logged; the status was sent already
+            _log.warning("media for %s broke off: %r", current_cause().name, error)
+            if http.transport is not None:
+                http.transport.abort()
+        return response
 
 
-async def _write(response: web.StreamResponse, data: bytes) -> None:
-    async with asyncio.timeout(MEDIA_SENT_PIECE_S_MAX):
-        await response.write(data)
+class _PacedWriter:
+    """Writes the body of one answer at the reader's pace."""
+
+    def __init__(self, response: web.StreamResponse, clock: Clock) -> None:
+        self._response, self._clock = response, clock
+        self._pace = Pace(
+            bytes_per_s=MEDIA_SENT_BYTES_PER_S_MIN, patience_s=MEDIA_SENT_PATIENCE_S_MAX
+        )
+
+    async def write(self, data: bytes) -> None:
+        """Writes the next bytes. Raises TimeoutError for a reader that is too slow."""
+        began_s = self._clock.monotonic_s()
+        async with asyncio.timeout(MEDIA_SENT_PIECE_S_MAX):
+            await self._response.write(data)
+        self._pace.note(len(data), self._clock.monotonic_s() - began_s)
+
+    async def end(self) -> None:
+        """Ends the body, once the reader has taken most of it. Raises TimeoutError."""
+        async with asyncio.timeout(MEDIA_SENT_PIECE_S_MAX):
+            await self._response.write_eof()
 
 
 def _refuse_for(wait_s: float) -> None:

@@ -14,6 +14,8 @@ from federation.limits import (
     FETCHES_PER_SERVER_AND_CAUSE_MAX,
     MEDIA_BACKOFF_S_MAX,
     MEDIA_ENVELOPE_BYTES_MAX,
+    MEDIA_FETCHED_BYTES_PER_S_MIN,
+    MEDIA_FETCHED_PATIENCE_S_MAX,
 )
 from federation.media_ports import ThumbnailWish
 from federation.transport.media import media_fetcher
@@ -278,6 +280,47 @@ async def test_a_server_that_drips_is_given_up_after_the_time_for_one_request(
 
         b.lies[DOWNLOAD] = drip
         assert (await failed(a, wanted("b.test"))).kind is FailureKind.TIMEOUT
+
+
+@pytest.mark.parametrize("part", [1.05, 0.5])
+async def test_media_come_at_a_rate(part: float) -> None:
+    """`part` of the slowest rate, for longer than a pause may be."""
+    step_s = MEDIA_FETCHED_PATIENCE_S_MAX / 2
+    piece = b"x" * int(step_s * MEDIA_FETCHED_BYTES_PER_S_MIN * part)
+    content = piece * 10
+    took = asyncio.Semaphore(0)
+
+    class Kept(KeptMedia):
+        async def write(self, data: bytes) -> None:
+            await super().write(data)
+            if len(self.content) % len(piece) == 0:
+                took.release()
+
+    async with loopback() as net:
+        a, b = await net.peer("a.test"), await net.peer("b.test")
+
+        async def slow(request: web.BaseRequest, _: object) -> web.StreamResponse:
+            response = web.StreamResponse(headers={"Content-Type": "multipart/mixed; boundary=b"})
+            await response.prepare(request)
+            await response.write(HEAD + b"\r\n" + piece)
+            for _ in range(9):
+                await took.acquire()
+                net.clock.jump(step_s)
+                await response.write(piece)
+            await took.acquire()
+            await response.write(b"\r\n--b--")
+            return response
+
+        b.lies[DOWNLOAD] = slow
+        kept, wish = Kept(), wanted("b.test", bytes_max=len(content))
+        if part > 1:
+            await a.requests.media.fetch(wish, kept)
+            assert len(kept.content) == len(content)
+            return
+        assert (await failed(a, wish, kept)).kind is FailureKind.TIMEOUT
+        assert len(kept.content) < len(content)
+        for _ in range(10):
+            took.release()  # the peer ends
 
 
 async def test_failures_with_media_leave_everything_else_alone() -> None:

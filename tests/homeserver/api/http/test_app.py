@@ -7,7 +7,9 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator, Mapping
 from io import BytesIO
+from typing import Any
 
+import aiohttp
 import pytest
 from aiohttp import web
 
@@ -21,7 +23,9 @@ from homeserver.errors import not_found
 from homeserver.metrics import ServerMetrics
 from homeserver.rules.accounts.rate_limits import Limit
 from homeserver.storage.database import DatabaseUnavailable
+from tests.federation.transport.memory_ports import JumpingClock
 from tests.homeserver.api.account_server import AccountServer, account_server, open_config
+from tests.homeserver.api.handlers import serving
 from tests.homeserver.counted import counted
 
 PIECES: list[int] = []
@@ -289,6 +293,53 @@ async def test_a_reader_that_stops_is_given_up(
     assert not received.endswith(b"0\r\n\r\n")
     assert len(PIECES) < LONG_STREAM / 2
     writer.close()
+
+
+@pytest.mark.parametrize("part", [1.05, 0.5])
+async def test_a_stream_is_read_at_a_rate(monkeypatch: pytest.MonkeyPatch, part: float) -> None:
+    """`part` of the slowest rate, for longer than a reader may be behind."""
+    clock, taken = JumpingClock(), web.StreamResponse.write
+    step_s = limits.STREAM_PATIENCE_S / 4
+    piece = b"x" * int(step_s * limits.STREAM_BYTES_PER_S_MIN * part)
+
+    async def take(response: web.StreamResponse, data: Any) -> None:
+        clock.jump(step_s)
+        await taken(response, data)
+
+    async def stream(_request: Request) -> Stream:
+        async def pieces() -> AsyncIterator[bytes]:
+            for _ in range(10):
+                clock.jump(limits.STREAM_PATIENCE_S)  # isn't the reader's fault
+                yield piece
+
+        return Stream(pieces())
+
+    monkeypatch.setattr(web.StreamResponse, "write", take)
+    path = "/_matrix/client/v3/stream"
+    async with (
+        serving([Route("GET", path, stream, Auth.NONE)], clock=clock) as caller,
+        aiohttp.ClientSession() as session,
+        session.get(caller._url + path) as answer,
+    ):
+        if part > 1:
+            assert len(await answer.read()) == 10 * len(piece)
+        else:
+            with pytest.raises(aiohttp.ClientError):
+                await answer.read()
+
+
+async def test_a_reader_that_does_not_take_the_end_is_given_up(
+    server: AccountServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def wait(_response: web.StreamResponse, _data: bytes = b"") -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(limits, "STREAM_PIECE_S", 0.05)
+    monkeypatch.setattr(web.StreamResponse, "write_eof", wait)
+    async with server.session.get(server.url + "/_t/stream/short") as answer:
+        with pytest.raises(aiohttp.ClientError):
+            await answer.read()
+    assert "broke off: TimeoutError" in caplog.text
 
 
 async def test_a_bug_is_500_with_a_number_and_no_detail(

@@ -20,6 +20,8 @@ from federation.limits import (
     MEDIA_SENT_BYTES,
     MEDIA_SENT_BYTES_MAX,
     MEDIA_SENT_BYTES_PER_ORIGIN_MAX,
+    MEDIA_SENT_BYTES_PER_S_MIN,
+    MEDIA_SENT_PATIENCE_S_MAX,
 )
 from federation.media_ports import ServedMedia
 from federation.transport.routes.media import media_sender
@@ -148,6 +150,55 @@ async def test_a_server_that_does_not_take_its_media_is_broken_off(
             await until(lambda: "broke off" in caplog.text)
             with pytest.raises(aiohttp.ClientError):
                 await answer.read()
+    assert "TimeoutError" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("reader", "store", "is_whole"),
+    [(1.05, 9.0, True), (0.95, 9.0, False), (0.95, 0.01, False), (1.05, 0.01, True)],
+)
+async def test_a_server_takes_its_media_at_a_rate(
+    monkeypatch: pytest.MonkeyPatch, reader: float, store: float, is_whole: bool
+) -> None:
+    """`reader` and `store`: parts of the slowest rate. What the store is slow with isn't the
+    reader's fault."""
+    site, taken = Site(), web.StreamResponse.write
+    patience_bytes = MEDIA_SENT_PATIENCE_S_MAX * MEDIA_SENT_BYTES_PER_S_MIN
+    size = int(patience_bytes * 25 / MEDIA_SENT_BYTES) * MEDIA_SENT_BYTES
+
+    async def take(response: web.StreamResponse, data: Any) -> None:
+        site.clock.jump(len(data) / MEDIA_SENT_BYTES_PER_S_MIN / reader)
+        await taken(response, data)
+
+    async def pieces() -> AsyncGenerator[bytes, None]:
+        for _ in range(size // MEDIA_SENT_BYTES):
+            site.clock.jump(MEDIA_SENT_BYTES / MEDIA_SENT_BYTES_PER_S_MIN / store)
+            yield b"x" * MEDIA_SENT_BYTES
+
+    monkeypatch.setattr(web.StreamResponse, "write", take)
+    site.make = lambda: ServedMedia("image/png", "inline", size, pieces())
+    async with AsyncExitStack() as stack:
+        client = await client_of(site, stack)
+        async with client.get("/") as answer:
+            if is_whole:
+                assert len(await answer.read()) > size
+            else:
+                with pytest.raises(aiohttp.ClientError):
+                    await answer.read()
+
+
+async def test_a_server_that_does_not_take_the_end_is_broken_off(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def wait(_response: web.StreamResponse, _data: bytes = b"") -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(web.StreamResponse, "write_eof", wait)
+    monkeypatch.setattr(media_sender, "MEDIA_SENT_PIECE_S_MAX", 0.05)
+    async with AsyncExitStack() as stack:
+        client = await client_of(Site(), stack)
+        async with client.get("/"):
+            await until(lambda: "broke off" in caplog.text)
     assert "TimeoutError" in caplog.text
 
 
