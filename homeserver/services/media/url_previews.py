@@ -31,7 +31,7 @@ from homeserver.errors import invalid_param, unavailable
 from homeserver.media.sandbox import SandboxUnavailable
 from homeserver.media.turns import QueueFull, Turns
 from homeserver.rules.accounts.rate_limits import Limit
-from homeserver.rules.media.mxc import build_mxc
+from homeserver.rules.media.mxc import Mxc, build_mxc
 from homeserver.rules.media.page_previews import (
     PreviewImage,
     build_image_preview,
@@ -44,8 +44,7 @@ from homeserver.services.media.contents import Contents
 from homeserver.services.media.shared_work import SharedWork
 from homeserver.services.media.web_pages import NoPage, WebPage, WebPages, WebPicture
 from homeserver.storage.database import Database, DatabaseUnavailable
-from homeserver.storage.media.media import Description, MediaTable
-from homeserver.storage.media.url_previews import PreviewTable, StoredPreview
+from homeserver.storage.media.url_previews import PreviewPicture, PreviewTable, StoredPreview
 
 _log = logging.getLogger(__name__)
 _EMPTY = b"{}"
@@ -75,7 +74,7 @@ class UrlPreviews:
         random_bytes: Callable[[int], bytes],
     ) -> None:
         self._rows = PreviewTable(database, settings.server_name)
-        self._media, self._contents, self._pages = MediaTable(database), contents, pages
+        self._contents, self._pages = contents, pages
         self._settings, self._turns, self._limiter = settings, turns, limiter
         self._clock, self._random_bytes = clock, random_bytes
         self._under_way: SharedWork[str, bytes] = SharedWork()
@@ -133,29 +132,29 @@ class UrlPreviews:
         except SandboxUnavailable as error:
             _log.error("previews can't be made: %s", error)
             raise unavailable("Previews can't be made now") from error
-        image = None if page.picture is None else await self._store(page.picture)
-        preview = orjson.dumps(_build(page, image))
+        picture = None if page.picture is None else await self._store(page.picture)
+        preview = orjson.dumps(_build(page, self._image(page, picture)))
         stored = StoredPreview(preview, self._clock.now_ms())
-        await self._rows.keep(str(url), stored, image and image.uri.rpartition("/")[2])
-        return preview
+        return (await self._rows.keep(str(url), stored, picture)).preview
 
-    async def _store(self, picture: WebPicture) -> PreviewImage:
-        facts = picture.facts
+    async def _store(self, picture: WebPicture) -> PreviewPicture:
+        """Stores the content of a picture; it is deleted again if no preview comes to refer to
+        it."""
         content = await self._contents.put(picture.data)
         self._unpruned_bytes += content.size
         if self._unpruned_bytes > limits.PREVIEW_PICTURES_UNPRUNED_BYTES:
             self._is_due.set()
-        name = self._settings.server_name
-        mxc = build_mxc(name, self._random_bytes(limits.MEDIA_ID_BYTES))
-        await self._media.add(
-            mxc,
-            None,
-            Description(facts.content_type, None),
-            content,
-            now_ms=self._clock.now_ms(),
-            needs_token=self._settings.needs_token,
+        mxc = build_mxc(self._settings.server_name, self._random_bytes(limits.MEDIA_ID_BYTES))
+        return PreviewPicture(
+            mxc.media_id, picture.facts.content_type, content, self._settings.needs_token
         )
-        return PreviewImage(mxc.uri, facts.content_type, content.size, facts.width, facts.height)
+
+    def _image(self, page: WebPage, picture: PreviewPicture | None) -> PreviewImage | None:
+        if page.picture is None or picture is None:
+            return None
+        mxc, facts = Mxc(self._settings.server_name, picture.media_id), page.picture.facts
+        size = picture.content.size
+        return PreviewImage(mxc.uri, facts.content_type, size, facts.width, facts.height)
 
 
 def _build(page: WebPage, image: PreviewImage | None) -> JsonObject:

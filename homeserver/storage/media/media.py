@@ -109,6 +109,29 @@ async def delete_media(
     )
 
 
+async def add_unowned(
+    connection: Connection,
+    mxc: Mxc,
+    content_type: str,
+    content: BlobContent,
+    *,
+    now_ms: int,
+    needs_token: bool,
+) -> None:
+    """Stores a new URI of this server that no user uploaded, with its content, which the store has
+    kept."""
+    await connection.execute(
+        "INSERT INTO media (origin, media_id, content_type, sha256, size, created_ms,"
+        " last_access_ms, needs_token) VALUES ($1, $2, $3, $4, $5, $6, $6, $7)",
+        *mxc,
+        content_type,
+        content.sha256,
+        content.size,
+        now_ms,
+        needs_token,
+    )
+
+
 class MediaTable:
     """Media of this server and of others, by their URIs."""
 

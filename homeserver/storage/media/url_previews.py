@@ -1,7 +1,10 @@
 """Previews of pages. Owns the table `url_previews`.
 
-A preview that is made again leaves the older one, with its picture, until `prune`: clients still
-show it.
+Rules:
+1. A preview that is made again leaves the older one, with its picture, until `prune`: clients still
+   show it.
+2. A preview and the URI of its picture are stored in one transaction: a picture without a preview
+   would never be deleted.
 """
 
 from __future__ import annotations
@@ -10,8 +13,10 @@ import msgspec
 
 from federation.events.ids import ServerName
 from homeserver import limits
+from homeserver.rules.media.mxc import Mxc
 from homeserver.storage.database import Database
-from homeserver.storage.media.media import delete_media
+from homeserver.storage.media.blob_store import BlobContent
+from homeserver.storage.media.media import add_unowned, delete_media
 
 
 class StoredPreview(msgspec.Struct, frozen=True):
@@ -19,6 +24,15 @@ class StoredPreview(msgspec.Struct, frozen=True):
 
     preview: bytes
     fetched_ms: int
+
+
+class PreviewPicture(msgspec.Struct, frozen=True):
+    """The picture of a preview, and its media ID of this server. The store has kept its content."""
+
+    media_id: str
+    content_type: str
+    content: BlobContent
+    needs_token: bool
 
 
 class PreviewTable:
@@ -36,16 +50,37 @@ class PreviewTable:
         )
         return None if row is None else StoredPreview(row["preview"], row["fetched_ms"])
 
-    async def keep(self, url: str, stored: StoredPreview, media_id: str | None) -> None:
-        """Stores a preview with its picture's media ID."""
-        await self._database.execute(
-            "INSERT INTO url_previews (url, fetched_ms, preview, media_id)"
-            " VALUES ($1, $2, $3, $4) ON CONFLICT (url, fetched_ms) DO NOTHING",
-            url,
-            stored.fetched_ms,
-            stored.preview,
-            media_id,
-        )
+    async def keep(
+        self, url: str, stored: StoredPreview, picture: PreviewPicture | None
+    ) -> StoredPreview:
+        """Stores a preview with its picture; returns it, or the one of the same time that is
+        there."""
+        async with self._database.transaction() as connection:
+            added = await connection.fetchval(
+                "INSERT INTO url_previews (url, fetched_ms, preview, media_id)"
+                " VALUES ($1, $2, $3, $4) ON CONFLICT (url, fetched_ms) DO NOTHING RETURNING true",
+                url,
+                stored.fetched_ms,
+                stored.preview,
+                None if picture is None else picture.media_id,
+            )
+            if added is None:
+                known: bytes = await connection.fetchval(
+                    "SELECT preview FROM url_previews WHERE url = $1 AND fetched_ms = $2",
+                    url,
+                    stored.fetched_ms,
+                )
+                return StoredPreview(known, stored.fetched_ms)
+            if picture is not None:
+                await add_unowned(
+                    connection,
+                    Mxc(self._server_name, picture.media_id),
+                    picture.content_type,
+                    picture.content,
+                    now_ms=stored.fetched_ms,
+                    needs_token=picture.needs_token,
+                )
+        return stored
 
     async def prune(self, *, before_ms: int) -> int:
         """Deletes previews that were fetched before a time, and the oldest beyond
