@@ -5,8 +5,8 @@ Rules:
    what later jobs start from. A forked process does one job and ends, so nothing of one picture is
    left for the next.
 2. Before it reads its input, a forked process gives up: memory and CPU time beyond the bounds, new
-   files, sockets and processes, and writing to files. It holds the socket of its job, and has no
-   environment but what the sandbox was started with.
+   files, sockets and processes, writing to files, and most system calls (`process_rights`). It
+   holds the socket of its job, and has no environment but what the sandbox was started with.
 3. This process kills those that live too long, and all of them when the server is gone.
 
 Started by `homeserver.media.sandbox` as `python -m homeserver.media.sandbox_process BOUNDS`, with
@@ -29,6 +29,7 @@ from typing import NoReturn
 import msgspec
 
 from homeserver import limits
+from homeserver.media.process_rights import refuse_system_calls, seal_process
 from homeserver.media.sandbox_orders import (
     Job,
     JobOutcome,
@@ -142,6 +143,7 @@ def work(channel: socket.socket, jobs: dict[str, Job]) -> None:
     with channel, channel.makefile("rwb") as stream:
         order = msgspec.json.decode(stream.readline(limits.SANDBOX_ORDER_BYTES), type=Order)
         resource.setrlimit(resource.RLIMIT_CPU, (order.cpu_s, order.cpu_s))
+        refuse_system_calls()
         given = stream.read(order.input_bytes)
         if len(given) < order.input_bytes:
             return  # the server gave up
@@ -160,6 +162,7 @@ def work(channel: socket.socket, jobs: dict[str, Job]) -> None:
 def main() -> None:
     """Runs the sandbox."""
     os.nice(limits.SANDBOX_NICENESS)
+    seal_process()
     bounds = msgspec.json.decode(sys.argv[1], type=SandboxBounds)
     _Template(socket.socket(fileno=sys.stdin.fileno()), bounds).run()
 

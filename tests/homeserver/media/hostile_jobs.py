@@ -3,7 +3,9 @@ them."""
 
 from __future__ import annotations
 
+import ctypes
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -52,7 +54,7 @@ def swallow(parameters: msgspec.Raw, _given: bytes) -> tuple[Said, bytes]:
 
 def crash(_parameters: msgspec.Raw, _given: bytes) -> tuple[Said, bytes]:
     """Ends as a library with a fault does."""
-    os.kill(os.getpid(), signal.SIGSEGV)
+    ctypes.string_at(0)
     raise AssertionError("still there")
 
 
@@ -72,11 +74,36 @@ def talk(parameters: msgspec.Raw, _given: bytes) -> tuple[Said, bytes]:
     return Said("x" * int(count.text or 0)), b"x" * count.number
 
 
-def break_out(_parameters: msgspec.Raw, _given: bytes) -> tuple[Said, bytes]:
-    """Tries everything that it must not do; says what worked, and what it has."""
-    worked = [name for name, attempt in ATTEMPTS.items() if _works(attempt)]
+def break_out(parameters: msgspec.Raw, _given: bytes) -> tuple[Said, bytes]:
+    """Tries everything that it must not do, with a folder for it; says what worked, and what it
+    has."""
+    folder = msgspec.json.decode(parameters, type=Said).text
+    attempts = {**ATTEMPTS, **_attempts_with(folder)}
+    worked = [name for name, attempt in attempts.items() if _works(attempt)]
     files = sum(_works(partial(os.fstat, number)) for number in range(3, 256))
     return Said(" ".join([*worked, *sorted(os.environ)]), files), b""
+
+
+def _attempts_with(folder: str) -> dict[str, Callable[[], object]]:
+    """What takes no file of its own: with names of files, or IDs of processes."""
+    return {
+        "empty": lambda: os.truncate(f"{folder}/a", 0),
+        "delete": lambda: os.unlink(f"{folder}/b"),
+        "rename": lambda: os.rename(f"{folder}/c", f"{folder}/d"),
+        "permit": lambda: os.chmod(f"{folder}/e", 0o777),
+        "folder": lambda: os.mkdir(f"{folder}/f"),
+        "look": lambda: os.stat(folder),
+        "signal": lambda: os.kill(os.getppid(), 0),
+        "limit": lambda: resource.prlimit(os.getppid(), resource.RLIMIT_NOFILE),
+        "memory": lambda: _call("process_vm_readv", os.getppid(), 0, 0, 0, 0, 0),
+        "trace": lambda: _call("ptrace", _PTRACE_SEIZE, os.getppid(), 0, 0),
+        "shared": lambda: _call("shmget", 0, 4_096, 0o1600),
+    }
+
+
+def _call(name: str, *values: int) -> None:
+    if getattr(_LIBC, name)(*map(ctypes.c_long, values)) == -1:
+        raise OSError(ctypes.get_errno(), name)
 
 
 def _fork() -> None:
@@ -93,8 +120,12 @@ ATTEMPTS: dict[str, Callable[[], object]] = {
     "program": lambda: subprocess.run([sys.executable, "-c", ""], check=True),
     "pipe": os.pipe,
 }
+_LIBC = ctypes.CDLL(None, use_errno=True)
+_PTRACE_SEIZE = 0x4206
 UNPRIVILEGED = frozenset({"thread", "fork"})
-"""What is refused to all accounts but root."""
+"""What is refused to all accounts but root, without a filter of system calls."""
+FILTERED = frozenset(_attempts_with(""))
+"""What that filter alone refuses."""
 
 
 def _works(attempt: Callable[[], object]) -> bool:

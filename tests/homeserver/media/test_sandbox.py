@@ -2,9 +2,12 @@
 
 import asyncio
 import os
+import platform
 import signal
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,12 +16,14 @@ from homeserver import limits
 from homeserver.media.sandbox import Given, Sandbox, SandboxUnavailable
 from homeserver.media.sandbox_orders import JobKind, JobRefusal, JobRefused, SandboxBounds
 from homeserver.media.turns import TurnBounds, Turns
-from tests.homeserver.media.hostile_jobs import UNPRIVILEGED, Said
+from tests.federation.transport.memory_ports import until
+from tests.homeserver.media.hostile_jobs import FILTERED, UNPRIVILEGED, Said
 
 MODULE = "tests.homeserver.media.hostile_jobs"
 MEBIBYTE = 1024 * 1024
 ECHO = JobKind("echo", 20)
 NOTHING = Said()
+HAS_FILTER = sys.platform == "linux" and platform.machine() == "x86_64"
 
 
 async def parts_of(*parts: bytes) -> AsyncIterator[bytes]:
@@ -117,16 +122,52 @@ async def test_what_a_process_says_is_bounded() -> None:
         assert await refusal(box, "talk", Said(number=most + 1)) is JobRefusal.FAILED
 
 
-async def test_a_process_has_nothing_and_gets_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The server's environment and sockets aren't there, and no new ones can be had."""
+async def test_a_process_has_nothing_and_gets_nothing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The server's environment and sockets aren't there, and no new ones can be had. Nor can other
+    processes, and files by their names, be touched."""
     monkeypatch.setenv("FREEHOLD_DATABASE__URL", "postgresql://user:secret@host/name")
+    for name in "abce":
+        (tmp_path / name).write_text("x")
     async with sandbox() as box:
-        said, _ = await run(box, "break_out")
+        said, _ = await run(box, "break_out", Said(str(tmp_path)))
     found = set(said.text.split())
-    if os.geteuid() == 0:
-        found -= UNPRIVILEGED
+    if not HAS_FILTER:
+        found -= FILTERED
+        if os.geteuid() == 0:
+            found -= UNPRIVILEGED
     assert found <= {"GLIBC_TUNABLES", "LANG", "LC_CTYPE", "MALLOC_ARENA_MAX", "PYTHONPATH"}
     assert said.number == 0, "open files beside the job's socket"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's means are Linux's")
+async def test_the_processes_are_sealed() -> None:
+    """As the kernel says."""
+    async with sandbox() as box:
+        await run(box, "echo")
+        sleeping = asyncio.ensure_future(refusal(box, "sleep"))
+        await run(box, "echo")  # the other one has its process now
+        children = Path(f"/proc/{box.process_id}/task/{box.process_id}/children")
+        filtered = "2" if HAS_FILTER else "0"
+        await until(
+            lambda: (
+                [status(one).get("Seccomp") for one in children.read_text().split()] == [filtered]
+            )
+        )
+        for process in (*children.read_text().split(), box.process_id):
+            assert status(process)["NoNewPrivs"] == "1"
+        await box.close()
+        assert await sleeping is JobRefusal.FAILED
+
+
+def status(process: object) -> dict[str, str]:
+    """What the kernel says of a process; nothing of one that has ended."""
+    try:
+        lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    except FileNotFoundError:
+        return {}
+    return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
 
 
 async def test_an_input_that_breaks_off_ends_the_job() -> None:
