@@ -143,9 +143,8 @@ def _assemble(permitted: Iterable[int]) -> bytes:
     return b"".join(_STEP.pack(*step) for step in steps)
 
 
-def _prctl(option: int, *values: int) -> None:
-    padded = (*values, 0, 0, 0, 0)[:4]
-    if _LIBC.prctl(option, *map(ctypes.c_ulong, padded)):
+def _prctl(option: int, second: int, third: int = 0) -> None:
+    if _LIBC.prctl(option, *map(ctypes.c_ulong, (second, third, 0, 0))):
         number = ctypes.get_errno()
         raise OSError(number, f"prctl({option}): {os.strerror(number)}")
 

@@ -50,6 +50,19 @@ NOT_BOUNDS: Mapping[str, str] = {
         local_postgres.accounts.NUMERIC_ACCOUNT local_postgres.settings.PORT
         federation.transport.requests.urls._PORT
         """,
+    "a code of the kernel's interface": """
+        homeserver.media.process_rights._PR_SET_DUMPABLE
+        homeserver.media.process_rights._PR_SET_SECCOMP
+        homeserver.media.process_rights._PR_SET_NO_NEW_PRIVS
+        homeserver.media.process_rights._SECCOMP_MODE_FILTER
+        homeserver.media.process_rights._RET_KILL_PROCESS
+        homeserver.media.process_rights._RET_ERRNO
+        homeserver.media.process_rights._RET_ALLOW
+        homeserver.media.process_rights._LOAD
+        homeserver.media.process_rights._JUMP_IF_EQUAL
+        homeserver.media.process_rights._RETURN
+        homeserver.media.process_rights._X86_64
+        """,
     "a version that is supported": """
         homeserver.config_check.POSTGRES_LEAST local_postgres.binaries.MAJOR_OLDEST
         local_postgres.binaries.MAJOR_WITH_BUILTIN_LOCALE
