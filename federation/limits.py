@@ -235,6 +235,8 @@ RECEIPTS_PER_EDU_MAX = 2_000
 TO_DEVICE_MESSAGES_PER_EDU_MAX = 2_000
 TO_DEVICE_MESSAGE_ID_BYTES_MAX = 128  # spec: 32 code points
 PRESENCE_UPDATES_PER_EDU_MAX = 1_000
+PRESENCE_STATUS_CHARACTERS_MAX = 1_000  # of one update; it is ignored then
+PRESENCE_AGO_MS_MAX = 2**53 - 1  # spec: canonical JSON's integers
 IDENTIFIER_BYTES_MAX = 255
 
 # --- transport: exchanges ----------------------------------------------------------------------

@@ -161,6 +161,23 @@ class PushSettings(msgspec.Struct, frozen=True, kw_only=True):
     allow_private_addresses: bool = False
 
 
+class PresenceSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """`[presence]`: who is told which users are online: nobody, the users of this server who share
+    a room with them, or other servers as well."""
+
+    mode: Literal["off", "local", "on"] = "local"
+
+    @property
+    def is_on(self) -> bool:
+        """Returns whether anybody is told."""
+        return self.mode != "off"
+
+    @property
+    def is_federated(self) -> bool:
+        """Returns whether other servers are told, and heard."""
+        return self.mode == "on"
+
+
 class LogSettings(msgspec.Struct, frozen=True, kw_only=True):
     """`[log]`: to standard error. `access` adds a line for each request."""
 
@@ -222,6 +239,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     rate_limits: RateLimitSettings = RateLimitSettings()
     federation: FederationTable = FederationTable()
     push: PushSettings = PushSettings()
+    presence: PresenceSettings = PresenceSettings()
     log: LogSettings = LogSettings()
     metrics: MetricsSettings = MetricsSettings()
     email: EmailSettings = EmailSettings()

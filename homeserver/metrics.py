@@ -159,6 +159,16 @@ class ServerMetrics:
             "Entries of the log that an application service hasn't got yet",
             "appservice",
         )
+        self.presence_changes = BoundedCounter(
+            registry,
+            "presence_changes",
+            "Changes of users' presence that others are told of, by whether they are `ours` or "
+            "of `others`",
+            "of",
+        )
+        self.presence_users = FollowedGauge(
+            registry, "presence_users", "Users whose presence is kept: `ours`, or of `others`", "of"
+        )
         self._declare_received(registry)
         self._declare_sent(registry)
         self._declare_pushes(registry)

@@ -161,6 +161,8 @@ def _spawn(supervisor: Supervisor, services: Services, feed: LogFeed) -> None:
     supervisor.spawn("accounts", services.admin.watch.run)
     supervisor.spawn("transactions", partial(engine.transactions.run, engine.context.clock))
     supervisor.spawn("typing", services.ephemeral.typing.run)
+    for name, run in services.ephemeral.presence.tasks():
+        supervisor.spawn(name, run)
     supervisor.spawn("to-device", services.encryption.to_device.run)
     supervisor.spawn("departures", services.rooms.departures.run)
     supervisor.spawn("joining", services.joining.run)

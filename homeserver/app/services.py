@@ -18,7 +18,7 @@ from homeserver.app.domains.encryption import (
     make_dehydrated,
     make_encryption,
 )
-from homeserver.app.domains.ephemeral import EphemeralServices, make_ephemeral
+from homeserver.app.domains.ephemeral import EphemeralServices, PresenceOutside, make_ephemeral
 from homeserver.app.domains.federation import FederationServices, make_federation
 from homeserver.app.domains.identity import IdentityServices, make_identity, make_proofs
 from homeserver.app.domains.media import MediaServices, make_media
@@ -111,7 +111,7 @@ def make_services(
     proofs = make_proofs(engine.context, database, config, outside.mail, outside.trusted, limiter)
     identity_servers = IdentityServers(outside.named, config.identity.servers)
     encryption = make_encryption(engine, database, outbound.queries)
-    ephemeral = make_ephemeral(engine, database, forward)
+    ephemeral = _ephemeral(engine, database, outbound, config, forward)
     push = make_push(engine, database)
     timeline = make_timeline(engine, RoomBackfill(outbound.backfiller, engine.context.name))
     pushers = make_pushers(engine, database, push, outside.gateways, timeline.history.event)
@@ -121,7 +121,7 @@ def make_services(
     joining = make_joining(engine, database, outbound)
     rooms = _rooms(engine, database, people, joining, outbound, config=config, registry=registry)
     deleted = [encryption.keys.on_devices_deleted, pushers.pushers.on_devices_deleted]
-    hooks = _account_hooks(engine, outbound, deleted, rooms, media, registry)
+    hooks = _account_hooks(engine, outbound, deleted, rooms, media, registry, ephemeral=ephemeral)
     passwords = Passwords(engine.context.random_bytes, configured_hasher(config.passwords))
     accounts = make_accounts(
         engine, database, hooks, passwords=passwords, limiter=limiter, config=config, proofs=proofs
@@ -185,6 +185,17 @@ def _rooms(
     )
 
 
+def _ephemeral(
+    engine: Engine,
+    database: Database,
+    outbound: OutboundFederation,
+    config: Config,
+    forward: Forward,
+) -> EphemeralServices:
+    outside = PresenceOutside(config.presence, outbound.requests.backoffs)
+    return make_ephemeral(engine, database, forward, outside)
+
+
 def _inviting(
     engine: Engine,
     outbound: OutboundFederation,
@@ -207,15 +218,19 @@ def _account_hooks(
     rooms: RoomServices,
     media: MediaServices,
     registry: AppServiceRegistry,
+    *,
+    ephemeral: EphemeralServices,
 ) -> AccountHooks:
+    presence = ephemeral.presence.own
     return AccountHooks(
-        on_devices_deleted=on_devices_deleted,
+        on_devices_deleted=[*on_devices_deleted, presence.on_devices_deleted],
         on_deactivated=[
+            presence.on_deactivated,
             rooms.departures.begin,
             engine.rooms.erasures.changed,
             media.retention.on_deactivated,
         ],
-        on_profile_changed=rooms.members.on_profile_changed,
+        on_profile_changed=[presence.on_profile_changed, rooms.members.on_profile_changed],
         fetch_profile=RemoteProfiles(outbound.queries).fetch,
         check_name=registry.registrations.check_user,
     )
@@ -234,5 +249,7 @@ def _sync_sources(
         account_data=account_data,
         receipts=ephemeral.receipts,
         typing=ephemeral.typing,
+        own_presence=ephemeral.presence.own,
+        presence=ephemeral.presence.view,
         unread=push.counts,
     )

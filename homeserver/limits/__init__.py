@@ -16,6 +16,7 @@ from homeserver.limits.mail import *
 from homeserver.limits.media import *
 from homeserver.limits.membership import *
 from homeserver.limits.pictures import *
+from homeserver.limits.presence import *
 from homeserver.limits.previews import *
 from homeserver.limits.processes import *
 from homeserver.limits.push import *

@@ -17,7 +17,7 @@ from federation.events.ids import DeviceId, UserId
 from federation.transport.requests.queries import Queries
 from homeserver.api.http.routes import table
 from homeserver.app.domains.encryption import make_encryption
-from homeserver.app.domains.ephemeral import make_ephemeral
+from homeserver.app.domains.ephemeral import PresenceServices, make_ephemeral
 from homeserver.app.domains.sync import make_sync, sync_routes
 from homeserver.engine.followers.fanout import Fanout
 from homeserver.services.account_data.account_data import AccountDataService
@@ -31,6 +31,7 @@ from homeserver.services.timeline.history import History
 from homeserver.storage.database import Database
 from homeserver.storage.migrate import migrate
 from tests.homeserver.peer import Peer
+from tests.homeserver.presence_world import UP
 from tests.homeserver.room_world import ALICE, BOB, CAROL, DAVE, Reply, World, world_over
 
 DEV = DeviceId("DEV")
@@ -52,6 +53,7 @@ class SyncWorld:
     receipts: Receipts
     to_device: ToDevice
     typing: Typing
+    presence: PresenceServices
     peer: Peer
 
     async def get(
@@ -130,7 +132,7 @@ def _with_syncs(world: World) -> SyncWorld:
     """The services over a room world."""
     engine, database = world.engine, world.database
     encryption = make_encryption(engine, database, Queries(cast(Any, None)))
-    ephemeral = make_ephemeral(engine, database, lambda _servers, _edu: None)
+    ephemeral = make_ephemeral(engine, database, lambda _servers, _edu: None, UP)
     engine.fanout.follow(engine.committer)
     sources = SyncSources(
         encryption.to_device,
@@ -139,6 +141,8 @@ def _with_syncs(world: World) -> SyncWorld:
         world.account_data,
         ephemeral.receipts,
         ephemeral.typing,
+        ephemeral.presence.own,
+        ephemeral.presence.view,
         world.push.counts,
     )
     sync = make_sync(engine, world.timeline.visibility, sources)
@@ -152,5 +156,6 @@ def _with_syncs(world: World) -> SyncWorld:
         ephemeral.receipts,
         encryption.to_device,
         ephemeral.typing,
+        ephemeral.presence,
         Peer(world),
     )

@@ -95,7 +95,10 @@ class Readers:
         nothing = cast(Any, _Nothing())
         lists, receipts = cast(Any, _NoLists()), cast(Any, _NoReceipts())
         unread = cast(Any, _NothingUnread())
-        sources = SyncSources(nothing, lists, nothing, nothing, receipts, nothing, unread)
+        own, shown = nobody(server.name, engine.context.clock)
+        sources = SyncSources(
+            nothing, lists, nothing, nothing, receipts, nothing, own, shown, unread
+        )
         self.sync = make_sync(engine, timeline.visibility, sources)
 
     async def event(self, user: UserId, room_id: RoomId, event_id: EventId) -> dict[str, Any]:

@@ -31,6 +31,8 @@ from federation.events.ids import (
 )
 from federation.limits import (
     IDENTIFIER_BYTES_MAX,
+    PRESENCE_AGO_MS_MAX,
+    PRESENCE_STATUS_CHARACTERS_MAX,
     PRESENCE_UPDATES_PER_EDU_MAX,
     RECEIPTS_PER_EDU_MAX,
     TO_DEVICE_MESSAGE_ID_BYTES_MAX,
@@ -42,6 +44,7 @@ from federation.transport.acl import ServerAcls
 
 _Edu = TypeVar("_Edu")
 _PRESENCES = frozenset({"online", "offline", "unavailable"})
+_PRESENCE_KEYS = ("user_id", "presence", "last_active_ago", "currently_active", "status_msg")
 _ABOUT_DEVICES = frozenset(
     {event_types.DIRECT_TO_DEVICE, event_types.DEVICE_LIST_UPDATE, event_types.SIGNING_KEY_UPDATE}
 )
@@ -160,15 +163,9 @@ class EduReceiver:
         push = content.get("push")
         if not isinstance(push, list) or len(push) > PRESENCE_UPDATES_PER_EDU_MAX:
             raise InvalidEdu("no presence updates, or too many")
-        kept = [
-            update
-            for update in push
-            if isinstance(update, dict)
-            and _is_user_of(origin, update.get("user_id"))
-            and update.get("presence") in _PRESENCES
-        ]
+        kept = [_presence_of(update) for update in push if _is_presence(origin, update)]
         if kept:
-            await self._sink.presence(origin, {**content, "push": kept})
+            await self._sink.presence(origin, {"push": kept})
 
 
 def before_events(edus: Sequence[_Edu]) -> tuple[Sequence[_Edu], Sequence[_Edu]]:
@@ -209,6 +206,29 @@ def _is_receipt(receipt: object) -> bool:
         return False
     ids = receipt.get("event_ids")
     return isinstance(ids, list) and len(ids) == 1 and isinstance(ids[0], str)
+
+
+def _is_presence(origin: ServerName, update: object) -> bool:
+    """Returns whether it is the presence of a user of `origin`, with values that can be."""
+    if not isinstance(update, dict) or not _is_user_of(origin, update.get("user_id")):
+        return False
+    ago_ms, status = update.get("last_active_ago"), update.get("status_msg")
+    is_time = ago_ms is None or (
+        isinstance(ago_ms, int)
+        and not isinstance(ago_ms, bool)
+        and 0 <= ago_ms <= PRESENCE_AGO_MS_MAX
+    )
+    is_status = status is None or (
+        isinstance(status, str) and len(status) <= PRESENCE_STATUS_CHARACTERS_MAX
+    )
+    is_active = isinstance(update.get("currently_active", False), bool)
+    state = update.get("presence")
+    return is_time and is_status and is_active and isinstance(state, str) and state in _PRESENCES
+
+
+def _presence_of(update: JsonObject) -> JsonObject:
+    """Returns an update without unknown keys."""
+    return {key: update[key] for key in _PRESENCE_KEYS if update.get(key) is not None}
 
 
 def _text(value: object, what: str, bytes_max: int) -> str:

@@ -31,7 +31,7 @@ class SyncApi:
         return [Route("GET", v3("/sync"), self.sync, guests=True, waits=True)]
 
     async def sync(self, request: Request) -> RawJson:
-        """GET /sync. `set_presence` is accepted, and has no effect yet."""
+        """GET /sync"""
         query, requester = request.query, request.requester
         if query.get("set_presence") not in _PRESENCE:
             raise invalid_param("set_presence must be offline, online or unavailable")
@@ -43,6 +43,7 @@ class SyncApi:
             timeout_ms=query.integer("timeout", 0, least=0, most=limits.SYNC_TIMEOUT_MS),
             full_state=query.flag("full_state") or False,
             use_state_after=query.flag("use_state_after") or False,
+            presence=query.get("set_presence"),
         )
         return RawJson(await self._sync.sync(asked))
 

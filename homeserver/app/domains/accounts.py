@@ -63,7 +63,7 @@ class AccountHooks:
 
     on_devices_deleted: Sequence[OnDevicesDeleted]
     on_deactivated: Sequence[Callable[[UserId], None]]
-    on_profile_changed: Callable[[UserId], Awaitable[None]]
+    on_profile_changed: Sequence[Callable[[UserId], Awaitable[None]]]
     fetch_profile: Callable[[UserId, str | None], Awaitable[JsonObject]]
     check_name: Callable[[UserId, AppService | None], None]
 

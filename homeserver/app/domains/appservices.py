@@ -107,11 +107,13 @@ def make_appservices(
         clock=clock,
         prefix=engine.committer.history.id,
         typing=ephemeral.typing.now,
+        presence=ephemeral.presence.view.of,
         acknowledge=encryption.to_device.acknowledge,
     )
     deliveries = Deliveries(registry.registrations, parts, engine.context.metrics)
     engine.committer.subscribe(deliveries.on_commit)
     ephemeral.typing_audience.subscribe(deliveries.note_typing)
+    ephemeral.presence.board.subscribe(deliveries.note_presence)
     return AppServiceServices(
         registry.registrations,
         registry.queries,

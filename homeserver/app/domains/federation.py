@@ -156,5 +156,6 @@ def make_federation(
         receipts=ephemeral.receipts,
         to_device=encryption.to_device,
         remote_devices=encryption.remote_devices,
+        presence=ephemeral.presence.remote,
     )
     return FederationServices(queries, edus, invites, media)

@@ -5,7 +5,8 @@ Rules:
    sync, `m1` a point between two events of a room.
 2. A sync token has the epoch of the log's history (`engine.log.log_history`), `log:position` pairs,
    the position up to which to-device messages were delivered, and a part for ephemeral data
-   (typing): a boot number with a counter. A log that isn't named counts from its start.
+   (typing, presence): a boot number with a counter of each; the latter is left out while it is 0.
+   A log that isn't named counts from its start.
 3. A point's token has the epoch and the log's position when it was issued. The point names the
    place that it is just before, in room order `(live_index, gap_index)`. Two events never share a
    place, and no event fits between a place and the point before it, so paging neither skips nor
@@ -35,6 +36,7 @@ _SYNC = re.compile(
     r"s1\.(?P<history>[A-Za-z0-9_-]{1,64})"
     rf"\.(?P<logs>{_NUMBER}:{_NUMBER}(?:~{_NUMBER}:{_NUMBER})*)"
     rf"\.(?P<to_device>{_NUMBER})\.(?P<boot>{_NUMBER})\.(?P<serial>{_NUMBER})"
+    rf"(?:\.(?P<presence>[1-9][0-9]{{0,18}}))?"
 )
 _POINT = re.compile(
     r"m1\.(?P<history>[A-Za-z0-9_-]{1,64})"
@@ -54,6 +56,7 @@ class SyncToken(msgspec.Struct, frozen=True):
     to_device: int
     boot: int = 0
     serial: int = 0
+    presence: int = 0
 
     def position(self, log: int) -> int:
         """Returns the position in a log; 0 if the token doesn't name it."""
@@ -99,7 +102,8 @@ def just_after(order: Order) -> Point:
 def format_sync(token: SyncToken) -> str:
     """Returns the token's text: ASCII that needs no escape in a query."""
     logs = "~".join(f"{log}:{position}" for log, position in token.logs)
-    return f"s1.{token.history}.{logs}.{token.to_device}.{token.boot}.{token.serial}"
+    text = f"s1.{token.history}.{logs}.{token.to_device}.{token.boot}.{token.serial}"
+    return f"{text}.{token.presence}" if token.presence else text
 
 
 def format_point(token: PageToken) -> str:
@@ -122,6 +126,7 @@ def parse_sync(text: str) -> SyncToken:
         _number(match["to_device"]),
         _number(match["boot"]),
         _number(match["serial"]),
+        _number(match["presence"] or "0"),
     )
 
 

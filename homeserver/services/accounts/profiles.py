@@ -2,7 +2,8 @@
 fetched from their server.
 
 Rules:
-1. A change is stored first, then propagated: `on_profile_changed` sends the new member events.
+1. A change is stored first, then propagated: `on_profile_changed` tells others, the last of them by
+   new member events.
 2. A user may change only their own profile.
 3. `displayname` and `avatar_url` are texts with bounds, since they are in each member event; other
    keys follow the common namespaced grammar, and the whole is bounded by 64 KiB.
@@ -14,7 +15,7 @@ Spec: client-server API, "Profiles".
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import orjson
@@ -88,7 +89,7 @@ class Profiles:
         database: Database,
         server_name: ServerName,
         *,
-        on_profile_changed: Callable[[UserId], Awaitable[None]],
+        on_profile_changed: Sequence[Callable[[UserId], Awaitable[None]]],
         fetch_remote: Callable[[UserId, str | None], Awaitable[JsonObject]],
     ) -> None:
         self._profiles, self._server_name = ProfileTable(database), server_name
@@ -138,7 +139,8 @@ class Profiles:
 
     async def _propagate(self, user_id: UserId, key: str) -> None:
         if key in _IN_EVENTS:
-            await self._on_changed(user_id)
+            for on_changed in self._on_changed:
+                await on_changed(user_id)
 
 
 def _only(profile: JsonObject, key: str) -> JsonObject:

@@ -21,6 +21,7 @@ from homeserver.engine.entries import Placed
 from homeserver.metrics import ServerMetrics
 from homeserver.services.appservices.delivery import Delivery, DeliveryParts
 from homeserver.services.appservices.registrations import Registrations
+from homeserver.services.ephemeral.presence_board import PresenceRecord
 from homeserver.storage.database import DatabaseUnavailable
 
 log = logging.getLogger(__name__)
@@ -50,6 +51,11 @@ class Deliveries:
         """Notes that who types in a room has changed."""
         for delivery in self._running.values():
             delivery.note_typing(room_id)
+
+    def note_presence(self, record: PresenceRecord) -> None:
+        """Notes that a user's presence has changed."""
+        for delivery in self._running.values():
+            delivery.note_presence(record.user_id)
 
     def reached(self, service_id: str) -> None:
         """Notes that a service was reached: what waits for it is sent at once."""

@@ -11,7 +11,7 @@ Rules:
    the one is found that fails. That one is tried several times, and passed over.
 5. Messages to devices go before it is noted that a transaction was taken: a start in between has
    them in the transaction, and lets them go then.
-6. What isn't in the log (typing) is sent once, with what else there is, or by itself.
+6. What isn't in the log (typing, presence) is sent once, with what else there is, or by itself.
 7. The position is stored now and then while nothing concerns the service.
 
 Spec: application service API, "Pushing events".
@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, field
 from itertools import count
 from typing import TypeAlias
@@ -53,7 +53,8 @@ _Device: TypeAlias = tuple[UserId, DeviceId]
 @dataclass(frozen=True, slots=True)
 class DeliveryParts:
     """What deliveries are made of. `prefix` begins the IDs of this start's transactions, `numbers`
-    end them; `typing` returns who types in a room; `acknowledge` deletes a device's messages up to
+    end them; `typing` returns who types in a room; `presence` a user's m.presence event, and their
+    rooms; `acknowledge` deletes a device's messages up to
     a position."""
 
     table: DeliveryTable
@@ -63,6 +64,7 @@ class DeliveryParts:
     clock: Clock
     prefix: str
     typing: Callable[[RoomId], Sequence[UserId]]
+    presence: Callable[[UserId], tuple[bytes, Set[RoomId]] | None]
     acknowledge: Callable[[UserId, DeviceId, int], None]
     numbers: Iterator[int] = field(default_factory=lambda: count(1))
 
@@ -93,6 +95,7 @@ class Delivery:
         self._delivered = self._stored = parts.reader.end
         self._audience = Audience(service)
         self._typing: dict[RoomId, None] = {}
+        self._present: dict[UserId, None] = {}
         self._wake = asyncio.Event()
         self._retry = asyncio.Event()
         self._waits = DoublingWaits(
@@ -118,6 +121,13 @@ class Delivery:
         if self.service.wants_ephemeral:
             if len(self._typing) < limits.APPSERVICE_EVENTS:
                 self._typing[room_id] = None
+            self._wake.set()
+
+    def note_presence(self, user_id: UserId) -> None:
+        """Notes that a user's presence has changed."""
+        if self.service.wants_ephemeral:
+            if len(self._present) < limits.APPSERVICE_EVENTS:
+                self._present[user_id] = None
             self._wake.set()
 
     def retry(self) -> None:
@@ -188,7 +198,7 @@ class Delivery:
             if selection.is_empty:
                 await self._pass_over(position)
         is_durable = not selection.is_empty
-        self._add_typing(selection)
+        self._add_passing(selection)
         body = None
         if not selection.is_empty:
             body = await self._parts.builder.build(self.service, self._audience, selection)
@@ -212,10 +222,15 @@ class Delivery:
         """Returns whether a transaction has what it may have: a suspect is sent alone."""
         return selection.is_full or (self._suspects is not None and not selection.is_empty)
 
-    def _add_typing(self, selection: Selection) -> None:
+    def _add_passing(self, selection: Selection) -> None:
+        """Adds what isn't in the log."""
         rooms, self._typing = self._typing, {}
         for room_id in rooms:
             selection.add_typing(room_id, self._parts.typing(room_id))
+        present, self._present = self._present, {}
+        for user_id in present:
+            if (found := self._parts.presence(user_id)) is not None:
+                selection.add_presence(user_id, *found)
 
     async def _deliver(self, body: bytes, position: int | None, devices: Iterable[_Device]) -> None:
         """Delivers a transaction; with a position it is a part of the log, and must arrive.

@@ -6,14 +6,15 @@ Rules:
 2. A transaction has at most `APPSERVICE_EVENTS` events, and as many of each other kind; it ends at
    the position of the last entry that went in.
 3. Private receipts are of the service's own users alone.
-4. The service is told of changed devices of those who share a room with its users.
+4. Presence is that of the service's own users, and of members of the rooms that it is told of.
+5. The service is told of changed devices of those who share a room with its users.
 
 Spec: application service API, "Pushing events", "Pushing ephemeral data"; MSC2409, MSC3202.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 
 import orjson
 
@@ -122,6 +123,11 @@ class Selection:
         if self._audience.has_room(room_id):
             content = {"user_ids": sorted(user_ids)}
             self.ephemeral.append(_in_room(event_types.TYPING, room_id, content))
+
+    def add_presence(self, user_id: UserId, event: bytes, rooms: Set[RoomId]) -> None:
+        """Adds a user's presence, if they are one of the service, or in one of its rooms."""
+        if self._service.owns_user(user_id) or any(map(self._audience.has_room, rooms)):
+            self.ephemeral.append(event)
 
     def _add_message(self, entry: ToDeviceEntry, position: int) -> None:
         service = self._service

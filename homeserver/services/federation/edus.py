@@ -8,7 +8,6 @@ Spec: server-server API, "EDUs".
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
 
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import (
@@ -22,15 +21,10 @@ from federation.events.ids import (
 from homeserver.services.encryption.remote_devices import RemoteDevices
 from homeserver.services.encryption.to_device import ToDevice
 from homeserver.services.ephemeral.receipts import Receipts
+from homeserver.services.ephemeral.remote_presence import RemotePresence
 from homeserver.services.ephemeral.typing import Typing
 
 log = logging.getLogger(__name__)
-
-Presence = Callable[[ServerName, JsonObject], Awaitable[None]]
-
-
-async def ignore_presence(origin: ServerName, content: JsonObject) -> None:
-    """Ignores presence, which isn't supported."""
 
 
 class FederationEdus:
@@ -43,7 +37,7 @@ class FederationEdus:
         receipts: Receipts,
         to_device: ToDevice,
         remote_devices: RemoteDevices,
-        presence: Presence = ignore_presence,
+        presence: RemotePresence,
     ) -> None:
         self._typing, self._receipts = typing, receipts
         self._to_device, self._remote_devices = to_device, remote_devices
@@ -77,7 +71,7 @@ class FederationEdus:
 
     async def presence(self, origin: ServerName, content: JsonObject) -> None:
         """m.presence."""
-        await self._presence(origin, content)
+        await self._presence.receive(origin, content)
 
 
 def _speaks_for(origin: ServerName, user: object) -> bool:

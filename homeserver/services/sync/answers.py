@@ -41,12 +41,13 @@ class SyncResponse:
         self.unused_fallback: Sequence[str] = ()
         self.account_data: list[bytes] = []
         self.to_device: list[bytes] = []
+        self.presence: list[bytes] = []
         self.device_lists: tuple[list[str], list[str]] = ([], [])
         self._rooms: dict[str, list[tuple[str, bytes]]] = {}
 
     @property
     def has_news(self) -> bool:
-        """Returns whether there is anything worth waking a client for."""
+        """Returns whether there is anything worth waking a client for; presence isn't."""
         return bool(self._rooms or self.account_data or self.to_device or any(self.device_lists))
 
     def add_room(self, section: str, room_id: RoomId, room: bytes) -> None:
@@ -61,6 +62,8 @@ class SyncResponse:
             parts.append(("rooms", json_object(sections)))
         if self.account_data:
             parts.append(("account_data", b'{"events":%b}' % json_list(self.account_data)))
+        if self.presence:
+            parts.append(("presence", b'{"events":%b}' % json_list(self.presence)))
         if self.to_device:
             parts.append(("to_device", b'{"events":%b}' % json_list(self.to_device)))
         if any(self.device_lists):

@@ -20,6 +20,8 @@ from homeserver.services.account_data.account_data import AccountDataService
 from homeserver.services.encryption.device_lists import DeviceLists
 from homeserver.services.encryption.keys import Keys
 from homeserver.services.encryption.to_device import ToDevice
+from homeserver.services.ephemeral.local_presence import LocalPresence
+from homeserver.services.ephemeral.presence_view import PresenceView
 from homeserver.services.ephemeral.receipts import Receipts
 from homeserver.services.ephemeral.typing import Typing, TypingToken
 from homeserver.services.push.unread_counts import UnreadCounts
@@ -43,6 +45,8 @@ class SyncSources:
     account_data: AccountDataService
     receipts: Receipts
     typing: Typing
+    own_presence: LocalPresence
+    presence: PresenceView
     unread: UnreadCounts
 
 

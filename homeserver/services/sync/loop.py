@@ -8,8 +8,8 @@ Rules:
    one begins where it ended.
 4. A `since` of another history, or beyond the log's end (after a restore), is answered as a sync
    without `since`.
-5. Counts of unread notifications are those of the answer's position, or newer. Presence is not
-   sent.
+5. Counts of unread notifications are those of the answer's position, or newer. Presence is that of
+   the moment, and never makes an answer (`services.sync.presence`).
 
 Spec: client-server API, "Syncing".
 """
@@ -40,6 +40,7 @@ from homeserver.services.sync.extras import Plans, SyncExtras, SyncSources
 from homeserver.services.sync.lazy_members import LazyMembers
 from homeserver.services.sync.log_delta import RoomDelta, scan
 from homeserver.services.sync.plans import RoomPlan, SyncContext, SyncScope
+from homeserver.services.sync.presence import SyncPresence
 from homeserver.services.sync.rooms.departed import DepartedRooms
 from homeserver.services.sync.rooms.invites import stripped_state
 from homeserver.services.sync.rooms.joined import RoomPlanner
@@ -49,7 +50,8 @@ from homeserver.storage.logs import LOG
 
 
 class SyncRequest(msgspec.Struct, frozen=True):
-    """The parameters of a sync. `since` None: a first sync."""
+    """The parameters of a sync. `since` None: a first sync. `presence`: `set_presence`, if it is
+    given."""
 
     user_id: UserId
     device_id: DeviceId
@@ -58,6 +60,7 @@ class SyncRequest(msgspec.Struct, frozen=True):
     timeout_ms: int = 0
     full_state: bool = False
     use_state_after: bool = False
+    presence: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +74,7 @@ class SyncEngine:
     clock: Clock
 
 
+_AT_ONCE = float("-inf")
 _Chosen = tuple[RoomId, UserRoom, RoomDelta | None]
 
 
@@ -91,19 +95,25 @@ class Sync:
         self._lazy = lazy_members
         self._sources = sources
         self._extras = SyncExtras(sources)
+        self._presence = SyncPresence(sources.presence, engine.rooms)
         self._ignored = IgnoredUsers(sources.account_data, engine.committer)
 
     async def sync(self, request: SyncRequest) -> bytes:
         """Returns the JSON of an answer; waits up to `timeout_ms` for something new."""
+        own_presence = self._sources.own_presence
+        async with own_presence.syncing(request.user_id, request.device_id, request.presence):
+            return await self._answered(request)
+
+    async def _answered(self, request: SyncRequest) -> bytes:
         since = self._known(request.since)
         if since is None:
             self._lazy.forget((request.user_id, request.device_id))
         else:
             self._sources.to_device.acknowledge(request.user_id, request.device_id, since.to_device)
         if since is None:
-            return (await self._answer(request, None, 0))[0].json()
+            return (await self._answer(request, None, 0, _AT_ONCE))[0].json()
         if request.full_state or request.timeout_ms <= 0:
-            return (await self._answer(request, since, since.position(LOG)))[0].json()
+            return (await self._answer(request, since, since.position(LOG), _AT_ONCE))[0].json()
         return await self._wait(request, since)
 
     async def _wait(self, request: SyncRequest, since: SyncToken) -> bytes:
@@ -113,11 +123,10 @@ class Sync:
         try:
             scanned_to = since.position(LOG)
             while True:
-                answer, scanned_to = await self._answer(request, since, scanned_to)
-                left = deadline - clock.monotonic_s()
-                if answer.has_news or left <= 0:
+                answer, scanned_to = await self._answer(request, since, scanned_to, deadline)
+                if answer.next_batch:
                     return answer.json()
-                await waiter.wait(left)
+                await waiter.wait(max(0.0, deadline - clock.monotonic_s()))
         finally:
             waiter.close()
 
@@ -130,9 +139,10 @@ class Sync:
         return since
 
     async def _answer(
-        self, request: SyncRequest, since: SyncToken | None, scanned_to: int
+        self, request: SyncRequest, since: SyncToken | None, scanned_to: int, deadline: float
     ) -> tuple[SyncResponse, int]:
-        """Returns an answer, and the position up to which there is nothing for the reader."""
+        """Returns an answer, and the position up to which there is nothing for the reader. An
+        answer without news gets no `next_batch` before the deadline, on the monotonic clock."""
         # Loads the memberships, so that they can be read below in one step with the position.
         await self._engine.memberships.of(request.user_id)
         ignored = await self._ignored.of(request.user_id)
@@ -148,10 +158,12 @@ class Sync:
         await self._add_device_lists(context, answer, is_lost=request.since != since)
         counts = await self._sources.keys.counts(request.user_id, request.device_id)
         answer.key_counts, answer.unused_fallback = counts.one_time, counts.unused_fallback
-        history = self._engine.committer.history.id
-        answer.next_batch = format_sync(
-            SyncToken(history, ((LOG, up_to),), to_device, typing.boot, typing.count)
-        )
+        if answer.has_news or self._engine.clock.monotonic_s() >= deadline:
+            history = self._engine.committer.history.id
+            answer.presence, count = await self._presence.events(context, since)
+            answer.next_batch = format_sync(
+                SyncToken(history, ((LOG, up_to),), to_device, typing.boot, typing.count, count)
+            )
         delta = context.delta
         found_nothing = delta is not None and not delta.rooms and not answer.has_news
         return answer, up_to if found_nothing else scanned_to

@@ -199,6 +199,17 @@ class DeviceTable:
         )
         return bool(found)
 
+    async def seen_since(self, since_ms: int, users_max: int) -> list[tuple[UserId, int]]:
+        """Returns users with a device that was seen since a time (ms since 1970), and when the last
+        time was, newest first."""
+        rows = await self._database.fetch(
+            "SELECT user_id, max(last_seen_ms) AS ms FROM devices WHERE last_seen_ms >= $1"
+            " GROUP BY user_id ORDER BY ms DESC, user_id LIMIT $2",
+            since_ms,
+            users_max,
+        )
+        return [(UserId(row[0]), row[1]) for row in rows]
+
     async def note_seen(self, seen: Sequence[tuple[UserId, DeviceId, int, str]]) -> None:
         """Stores when and from which address devices were last seen."""
         users, devices, times, addresses = zip(*seen, strict=True)

@@ -198,6 +198,18 @@ class MembershipTable:
         )
         return [UserRoomRow(*row) for row in rows]
 
+    async def rooms_shared(self, user_ids: Sequence[str], own: str) -> list[UserRoomRow]:
+        """Returns the rooms that users are joined to, of those with a joined user of `own`."""
+        rows = await self._database.fetch(
+            "SELECT m.user_id, r.room_id FROM memberships m JOIN rooms r USING (room_row_id)"
+            " JOIN room_servers s USING (room_row_id)"
+            " WHERE m.user_id = ANY($1::text[]) AND m.membership = 'join'"
+            " AND s.server = $2 AND s.left_position IS NULL",
+            list(user_ids),
+            own,
+        )
+        return [UserRoomRow(*row) for row in rows]
+
     async def sharing(self, user_id: str, among: Sequence[str]) -> list[str]:
         """Returns those of some users who are joined, or invited, to a room that `user_id` is
         joined to.

@@ -96,7 +96,7 @@ class Watched:
         return AccountHooks(
             on_devices_deleted=[self.on_deleted],
             on_deactivated=[self.deactivated.append],
-            on_profile_changed=self.on_profile_changed,
+            on_profile_changed=[self.on_profile_changed],
             fetch_profile=fetch_remote,
             check_name=self.check_name,
         )

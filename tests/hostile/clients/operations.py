@@ -250,6 +250,7 @@ BODIES: dict[str, dict[str, Any]] = {
         "m.read.private": "{event}",
     },
     "PUT /rooms/{roomId}/typing/{userId}": {"typing": True, "timeout": 10},
+    "PUT /presence/{userId}/status": {"presence": "unavailable", "status_msg": "S"},
     "POST /pushers/set": {
         "app_id": "org.example.app",
         "pushkey": "key",

@@ -5,6 +5,8 @@ import pytest
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import ServerName
 from federation.limits import (
+    PRESENCE_AGO_MS_MAX,
+    PRESENCE_STATUS_CHARACTERS_MAX,
     PRESENCE_UPDATES_PER_EDU_MAX,
     RECEIPTS_PER_EDU_MAX,
     TO_DEVICE_MESSAGE_ID_BYTES_MAX,
@@ -94,6 +96,20 @@ async def test_each_kind_reaches_the_sink(sent: JsonObject, name: str) -> None:
         edu("m.presence", push=[{"user_id": "@alice:a.test", "presence": "online"}]),
         edu("m.presence", push=[{"user_id": "@bob:b.test", "presence": "dancing"}]),
         edu("m.presence", push={}),
+        *(
+            edu("m.presence", push=[{"user_id": "@bob:b.test", "presence": "online", **wrong}])
+            for wrong in (
+                {"presence": ["online"]},
+                {"last_active_ago": -1},
+                {"last_active_ago": True},
+                {"last_active_ago": "5"},
+                {"last_active_ago": 1.5},
+                {"status_msg": 5},
+                {"status_msg": ["x"]},
+                {"currently_active": "yes"},
+                {"currently_active": None, "user_id": ["@bob:b.test"]},
+            )
+        ),
         edu("m.direct_to_device", **{**TO_DEVICE, "sender": "@al:a.test"}, messages={}),
         edu("m.direct_to_device", **TO_DEVICE, messages={"@carol:c.test": {"*": {}}}),
         edu("m.direct_to_device", **TO_DEVICE, messages=[]),
@@ -115,6 +131,22 @@ async def test_the_foreign_part_is_dropped_and_the_rest_counts() -> None:
         assert calls == [("presence", {"push": push[:1]})]
 
 
+async def test_unknown_fields_of_presence_are_dropped_and_empty_ones_too() -> None:
+    async with loopback() as net:
+        whole = {
+            "user_id": "@bob:b.test",
+            "presence": "online",
+            "last_active_ago": 5,
+            "currently_active": False,
+            "status_msg": "here",
+        }
+        push = [{**whole, "x": ["y" * 9_000]}, {**whole, "status_msg": None}]
+        calls = await receive(net, edu("m.presence", push=push, z=1))
+        assert calls == [
+            ("presence", {"push": [whole, {k: v for k, v in whole.items() if k != "status_msg"}]})
+        ]
+
+
 async def test_limits_of_lists_hold_on_both_sides() -> None:
     async with loopback() as net:
         for over in (0, 1):
@@ -130,6 +162,10 @@ async def test_limits_of_lists_hold_on_both_sides() -> None:
             message_id = "x" * (TO_DEVICE_MESSAGE_ID_BYTES_MAX + over)
             content = {**TO_DEVICE, "message_id": message_id, "messages": {"@al:a.test": {"D": {}}}}
             sent.append(edu("m.direct_to_device", **content))
+            status = "x" * (PRESENCE_STATUS_CHARACTERS_MAX + over)
+            sent.append(edu("m.presence", push=[{**update, "status_msg": status}]))
+            ago_ms = PRESENCE_AGO_MS_MAX + over
+            sent.append(edu("m.presence", push=[{**update, "last_active_ago": ago_ms}]))
             for one in sent:
                 assert len(await receive(net, one)) == 1 - over
 

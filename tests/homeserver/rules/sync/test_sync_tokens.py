@@ -24,7 +24,7 @@ numbers = st.integers(0, 2**63 - 2)
 histories = st.text("abcXYZ019_-", min_size=1, max_size=64)
 orders = st.tuples(st.integers(-(2**53), 2**53), st.integers(-(2**53), 2**53))
 logs = st.lists(st.tuples(numbers, numbers), min_size=1, max_size=3, unique_by=lambda pair: pair[0])
-sync_tokens = st.builds(SyncToken, histories, logs.map(tuple), numbers, numbers, numbers)
+sync_tokens = st.builds(SyncToken, histories, logs.map(tuple), numbers, numbers, numbers, numbers)
 
 
 @given(sync_tokens)
@@ -79,7 +79,9 @@ def test_any_other_text_is_refused(text: str) -> None:
         "s1",
         "s72594_4483_1934",
         "s1.h.1:5.5.1",
-        "s1.h.1:5.5.1.0.9",
+        "s1.h.1:5.5.1.0.0",
+        "s1.h.1:5.5.1.0.09",
+        "s1.h.1:5.5.1.0.9.9",
         "s1.h.1:05.5.1.0",
         "s1.h.1:-5.5.1.0",
         "s1.h.1:5~1:6.5.1.0",

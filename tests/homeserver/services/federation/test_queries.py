@@ -39,6 +39,7 @@ from tests.homeserver.device_world import (
     one_time_keys,
     signed_key,
 )
+from tests.homeserver.presence_world import UP
 
 ELSEWHERE = RoomId("!room:there.test")
 ALGORITHM = "signed_curve25519"
@@ -54,9 +55,8 @@ class World:
         log, self.rooms, remote, self.clock = Log(database), Rooms(), Remote(), Clock()
         self.log, self.arrivals = log, Arrivals()
         encryption = encryption_of(database, log, self.rooms, remote=remote, clock=self.clock)
-        ephemeral = make_ephemeral(
-            engine_of(log, self.rooms, self.clock), database, lambda _servers, _edu: None
-        )
+        engine = engine_of(log, self.rooms, self.clock)
+        ephemeral = make_ephemeral(engine, database, lambda _servers, _edu: None, UP)
         self.keys, self.typing = encryption.keys, ephemeral.typing
         services = make_federation(
             engine_of(log, self.rooms, self.clock),

@@ -396,6 +396,7 @@ async def test_a_reader_far_behind_gets_the_same_from_the_database(
     near = await syncs.get(BOB, since=since)
     monkeypatch.setattr("homeserver.limits.SYNC_TAIL_SCAN_ENTRIES", -1)
     far = await syncs.get(BOB, since=since)
+    assert {event["sender"] for event in far.pop("presence")["events"]} == {BOB}
     for answer in (near, far):
         room = answer["rooms"]["join"][room_id]
         for event in room["timeline"]["events"]:
