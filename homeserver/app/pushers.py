@@ -88,6 +88,7 @@ def make_pushers(
         context.clock,
         sender=transport.mail,
         public_baseurl=transport.public_baseurl,
+        stored=queue.stored,
     )
     ports = PushPorts(
         source=queue,

@@ -52,8 +52,21 @@ PUSH_USERS_CACHED = 5_000
 PUSH_ENTRIES_AT_ONCE = 500
 """Entries of the log whose effects are stored together."""
 
+PUSH_ENTRIES_IN_A_ROW = 16
+"""Of these, those that are evaluated without a break: in a large room with many distinct rules one
+takes a millisecond."""
+
+PUSH_PAUSE_S = 0.1
+"""The time for which entries gather while nobody waits for their counts. It is the most by which a
+push is later than its event."""
+
+PUSH_STORE_S = 5.0
+"""The time after which counts are stored. Until then they are only in memory, and a start would
+make them again."""
+
 PUSH_POSITIONS = 1_000
-"""Positions of the log after which the position is stored though no count has changed."""
+"""Positions of the log after which counts are stored in any case, so that a start has little to
+read, or their position though no count has changed."""
 
 PUSH_WAIT_S = 10.0
 """The longest wait for the counts of a sync, or before a rule is changed. Past it the follower has

@@ -41,10 +41,11 @@ class EventFacts:
     """What conditions read: an event as clients see it, and its room as of that event.
 
     `joined` is the number of joined users. `may_notify` returns whether the sender has the power
-    for a kind of notification, such as `room`. `shared` keeps which rules hold that everybody has.
+    for a kind of notification, such as `room`. `shared` keeps which rules hold that everybody has;
+    `event_type` is the event's type in lower case.
     """
 
-    __slots__ = ("_texts", "event", "joined", "may_notify", "shared")
+    __slots__ = ("_texts", "event", "event_type", "joined", "may_notify", "shared")
 
     def __init__(
         self, event: Mapping[str, Any], *, joined: int, may_notify: Callable[[str], bool]
@@ -52,6 +53,8 @@ class EventFacts:
         self.event, self.joined, self.may_notify = event, joined, may_notify
         self._texts: dict[tuple[str, ...], str | None] = {}
         self.shared: dict[str, bool] = {}
+        kind = event.get("type")
+        self.event_type = kind.lower() if isinstance(kind, str) else None
 
     def value(self, path: tuple[str, ...]) -> Any:
         """Returns a property; a value that equals no other if there is none."""
@@ -64,10 +67,11 @@ class EventFacts:
 
     def text(self, path: tuple[str, ...]) -> str | None:
         """Returns a property in lower case; None if it isn't a string."""
-        if path not in self._texts:
+        texts = self._texts
+        if path not in texts:
             found = self.value(path)
-            self._texts[path] = found.lower() if isinstance(found, str) else None
-        return self._texts[path]
+            texts[path] = found.lower() if isinstance(found, str) else None
+        return texts[path]
 
 
 class Evaluation:
@@ -81,6 +85,10 @@ class Evaluation:
 
     def matches(self, glob: Glob, text: str) -> bool:
         """Returns whether a text matches; False once the comparisons are used up."""
+        for one in glob.literals:
+            if one not in text:
+                self.steps -= len(text) + 1
+                return False
         self.steps -= glob.cost(text)
         return self.steps >= 0 and glob.match(text)
 

@@ -7,6 +7,7 @@ Rules:
    them, or has their ID as its state key) and for rules that read the user's display name.
 3. The first enabled rule whose conditions hold decides, in the order of the kinds: override,
    content, room, sender, underride.
+4. Most rules are for one type of event: those of other types are left out before any is evaluated.
 
 Spec: client-server API, "Push Rules".
 """
@@ -41,38 +42,40 @@ _ROOM_ID: Final = "room_id"
 
 
 class _Rule(msgspec.Struct, frozen=True):
-    """A rule. `shared` is the ID of a default rule that holds for all users or for none."""
+    """A rule. `shared` is the ID of a default rule that holds for all users or for none; `of_type`
+    the type of events, in lower case, that it is for (None: for any)."""
 
     conditions: tuple[Condition, ...]
     outcome: Outcome
     shared: str = ""
+    of_type: str | None = None
 
     def holds(self, evaluation: Evaluation) -> bool:
-        """Returns whether all conditions hold; of a shared rule, that is found once for an
-        event."""
-        if not self.shared:
-            return all(condition(evaluation) for condition in self.conditions)
-        known = evaluation.facts.shared
-        found = known.get(self.shared)
-        if found is None:
-            found = all(condition(evaluation) for condition in self.conditions)
-            known[self.shared] = found
-        return found
+        """Returns whether all conditions hold."""
+        for condition in self.conditions:  # noqa: SIM110  # a generator would double the cost
+            if not condition(evaluation):
+                return False
+        return True
 
 
 class CompiledRules:
     """The enabled rules of a user, in order."""
 
-    __slots__ = ("_rules", "reads_names")
+    __slots__ = ("_of_any_type", "_of_type", "reads_names")
 
     def __init__(self, own: OwnRules) -> None:
         rules = ruleset(own, _TEMPLATE)
-        self._rules = tuple(
-            _Rule(tuple(_conditions(kind, rule)), outcome_of(rule["actions"]), _shared_id(rule))
+        enabled = [
+            _compiled_rule(kind, rule)
             for kind, of_kind in rules.items()
             for rule in of_kind
             if rule["enabled"]
-        )
+        ]
+        self._of_any_type = tuple(rule for rule in enabled if rule.of_type is None)
+        self._of_type = {
+            kind: tuple(rule for rule in enabled if rule.of_type in (None, kind))
+            for kind in {rule.of_type for rule in enabled}
+        }
         self.reads_names = any(
             condition.get("kind") == "contains_display_name"
             for of_kind in rules.values()
@@ -84,9 +87,16 @@ class CompiledRules:
     def evaluate(self, facts: EventFacts, owner: RuleOwner = NOBODY) -> Outcome:
         """Returns the outcome for a user; `NOBODY` for any user whom the event doesn't name, unless
         the rules read display names."""
-        evaluation = Evaluation(facts, owner)
-        for rule in self._rules:
-            if rule.holds(evaluation):
+        evaluation, shared = Evaluation(facts, owner), facts.shared
+        for rule in self._of_type.get(facts.event_type, self._of_any_type):
+            name = rule.shared
+            if not name:
+                holds = rule.holds(evaluation)
+            elif name in shared:
+                holds = shared[name]
+            else:
+                holds = shared[name] = rule.holds(evaluation)
+            if holds:
                 return rule.outcome
         return SILENT
 
@@ -136,6 +146,27 @@ def _shared_id(rule: Mapping[str, Any]) -> str:
         return ""
     values = [one.get(name) for one in rule["conditions"] for name in ("pattern", "value")]
     return "" if _TEMPLATE in values else str(rule["rule_id"])
+
+
+def _compiled_rule(kind: str, rule: Mapping[str, Any]) -> _Rule:
+    conditions, of_type = rule.get("conditions", ()), None
+    if kind in ("override", "underride"):
+        types = [one for one in map(_only_type, conditions) if one is not None]
+        of_type = types[0] if types else None
+        conditions = [one for one in conditions if of_type is None or _only_type(one) != of_type]
+    compiled = tuple(_conditions(kind, {**rule, "conditions": conditions}))
+    return _Rule(compiled, outcome_of(rule["actions"]), _shared_id(rule), of_type)
+
+
+def _only_type(condition: Any) -> str | None:
+    """Returns the one type of events, in lower case, for which a condition holds; None if there
+    isn't just one."""
+    if not isinstance(condition, dict) or condition.get("kind") != "event_match":
+        return None
+    pattern = condition.get("pattern")
+    if condition.get("key") != "type" or not isinstance(pattern, str):
+        return None
+    return None if "*" in pattern or "?" in pattern else pattern.lower()
 
 
 def _conditions(kind: str, rule: Mapping[str, Any]) -> list[Condition]:

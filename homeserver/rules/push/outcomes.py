@@ -13,6 +13,9 @@ import orjson
 
 _HISTORICAL = ("dont_notify", "coalesce")
 
+SILENT_LEVEL, NOTIFIED, HIGHLIGHTED = 0, 1, 2
+"""The level of an outcome: what counts keep of it."""
+
 
 class Outcome(msgspec.Struct, frozen=True):
     """The result of the rules for one event: its actions as JSON, whether they notify, and whether
@@ -27,6 +30,11 @@ class Outcome(msgspec.Struct, frozen=True):
         """Returns the actions, without historical ones."""
         found: list[str | dict[str, Any]] = orjson.loads(self.json)
         return found
+
+    @property
+    def level(self) -> int:
+        """Returns the level."""
+        return self.notify + self.highlight  # what doesn't notify highlights nothing
 
 
 SILENT = Outcome()

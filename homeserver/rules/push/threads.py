@@ -21,6 +21,7 @@ from homeserver import limits
 MAIN: Final = "main"
 """The main timeline, as receipts call it."""
 
+RELATES_TO: Final = "m.relates_to"
 _THREAD: Final = "m.thread"
 
 
@@ -33,7 +34,7 @@ class Relation(msgspec.Struct, frozen=True):
 
 def relation_of(content: Mapping[str, Any]) -> Relation | None:
     """Returns an event's relation; None if it has none. A reply alone isn't one."""
-    relates = content.get("m.relates_to")
+    relates = content.get(RELATES_TO)
     if not isinstance(relates, dict):
         return None
     kind, target = relates.get("rel_type"), relates.get("event_id")

@@ -18,22 +18,13 @@ from typing import Final, TypeAlias
 import msgspec
 
 from federation.events.ids import EventId, UserId
-from homeserver.rules.push.outcomes import Outcome
+from homeserver.rules.push.outcomes import HIGHLIGHTED, SILENT_LEVEL
 
 WHOLE_ROOM: Final = ""
 """What a receipt without a thread reads: all threads."""
 
 NEVER: Final = -1
 """The place in a room's order of a user who has read nothing."""
-
-SILENT_LEVEL, NOTIFIED, HIGHLIGHTED = 0, 1, 2
-
-
-def level_of(outcome: Outcome) -> int:
-    """Returns the level of an outcome."""
-    if not outcome.notify:
-        return SILENT_LEVEL
-    return HIGHLIGHTED if outcome.highlight else NOTIFIED
 
 
 class Count(msgspec.Struct, frozen=True):
@@ -48,7 +39,6 @@ class Count(msgspec.Struct, frozen=True):
 
 
 NONE: Final = Count()
-_OF_LEVEL: Final = (NONE, Count(1, 0), Count(1, 1))
 
 ThreadCounts: TypeAlias = Mapping[str, Count]
 """Counts by thread; threads without any are left out."""
@@ -64,20 +54,16 @@ class EventLevels(msgspec.Struct, frozen=True):
     usual: int
     others: Mapping[UserId, int]
 
-    def level(self, user_id: UserId) -> int:
-        """Returns the level for a user who was in the room."""
-        return self.others.get(user_id, self.usual)
-
 
 def tally(events: Iterable[EventLevels], user_id: UserId | None, *, after: int) -> ThreadCounts:
     """Counts events behind a place for a user; for any user who isn't named with None."""
-    counts: dict[str, Count] = {}
+    levels: dict[str, list[int]] = {}
     for one in events:
         if one.live_index > after:
-            level = one.usual if user_id is None else one.level(user_id)
+            level = one.usual if user_id is None else one.others.get(user_id, one.usual)
             if level != SILENT_LEVEL:
-                counts[one.thread] = counts.get(one.thread, NONE).plus(_OF_LEVEL[level])
-    return counts
+                levels.setdefault(one.thread, []).append(level)
+    return {thread: Count(len(found), found.count(HIGHLIGHTED)) for thread, found in levels.items()}
 
 
 def unread(

@@ -5,6 +5,7 @@ Rules:
    made by the server (`services.push.push_rules`).
 2. Content equal to the stored content makes no log entry: clients repeat themselves a lot.
 3. Setting {} empties an item; the row stays, so that other devices learn of the change.
+4. Events that are in the log before a change of the ignored users notify as if it weren't made.
 
 Spec: client-server API, "Client config", "Room tagging".
 """
@@ -28,6 +29,7 @@ from homeserver.errors import (
     not_found,
     too_large,
 )
+from homeserver.rules.account_data.ignored_users import IGNORED_USER_LIST
 from homeserver.rules.encryption.device_keys import check_text
 from homeserver.rules.ephemeral.receipts import FULLY_READ
 from homeserver.services.push.push_rules import PUSH_RULES, PushRules
@@ -65,6 +67,8 @@ class AccountDataService:
         """Sets one item; returns after the commit. 405 for types that the server manages."""
         if data_type in _SERVER_MANAGED:
             raise MatrixError(405, "M_BAD_JSON", f"{data_type} can't be set here")
+        if data_type == IGNORED_USER_LIST and not room_id:
+            await self._push_rules.settle()
         await self._put(user_id, room_id, check_text(data_type, "The type"), content)
 
     async def _put(

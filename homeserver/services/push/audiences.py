@@ -32,8 +32,8 @@ from homeserver.storage.account_data.account_data import AccountDataTable
 from homeserver.storage.database import Database
 from homeserver.storage.push.push_rules import PushRuleTable
 
-Outcomes: TypeAlias = tuple[Outcome, Mapping[UserId, Outcome]]
-"""The usual outcome of an event, and the users of its room who have another one."""
+Outcomes: TypeAlias = tuple[Outcome, dict[UserId, Outcome]]
+"""The usual outcome of an event, and those of the users of its room who may have another one."""
 
 
 class Group:
@@ -60,6 +60,8 @@ class PushAudience:
         self._default = default
         self._groups: dict[bytes, Group] = {}
         self._group_of: dict[UserId, bytes] = {}
+        self._largest: Group | None = None
+        self._is_largest_known = True
 
     def measure(self) -> None:
         """Notes its size in memory, roughly; it stays the same from now on."""
@@ -70,9 +72,12 @@ class PushAudience:
         """Puts a user into the group of those whose rules are `key`."""
         self.drop_rules(user_id)
         if rules is not self._default:
-            group = self._groups.setdefault(key, Group(rules, set()))
+            group = self._groups.get(key)
+            if group is None:
+                group = self._groups[key] = Group(rules, set())
             group.users.add(user_id)
             self._group_of[user_id] = key
+            self._is_largest_known = False
 
     def drop_rules(self, user_id: UserId) -> None:
         """Takes a user out of their group: they have the default rules."""
@@ -82,6 +87,7 @@ class PushAudience:
             group.users.discard(user_id)
             if not group.users:
                 del self._groups[key]
+            self._is_largest_known = False
 
     def set_ignored(self, user_id: UserId, ignored: frozenset[str]) -> None:
         """Replaces the users that a user ignores."""
@@ -120,39 +126,40 @@ class PushAudience:
         for name in named_in(event):
             user_id = UserId(name)
             if user_id in self.joined:
-                outcome = self.rules_of(user_id).evaluate(facts, self._owner(user_id))
-                others[user_id] = outcome
-        if event.get("state_key") is None:
-            for user_id in self.ignoring.get(str(event["sender"]), ()):
-                others[user_id] = SILENT
+                others[user_id] = self.rules_of(user_id).evaluate(facts, self._owner(user_id))
         sender = UserId(str(event["sender"]))
+        if self.ignoring and event.get("state_key") is None:
+            others.update(dict.fromkeys(self.ignoring.get(sender, ()), SILENT))
         if sender in self.joined:
             others[sender] = SILENT
-        return usual, {user: one for user, one in others.items() if one != usual}
+        return usual, others
 
     def _of_groups(self, facts: EventFacts) -> tuple[Outcome, dict[UserId, Outcome]]:
         """Evaluates once for each group; the largest one has the usual outcome."""
-        defaults = len(self.joined) - len(self._group_of)
-        largest = max(self._groups.values(), key=lambda group: len(group.users), default=None)
-        usual_group = None
-        if largest is not None and len(largest.users) > defaults and not largest.rules.reads_names:
-            usual_group = largest
+        usual_group = self._usual_group()
         usual = (usual_group.rules if usual_group else self._default).evaluate(facts)
         others: dict[UserId, Outcome] = {}
         for group in self._groups.values():
-            if group is not usual_group:
-                others.update(self._of_group(group, facts))
+            if group.rules.reads_names:
+                for user_id in group.users:
+                    outcome = group.rules.evaluate(facts, self._owner(user_id))
+                    if outcome != usual:
+                        others[user_id] = outcome
+            elif group is not usual_group and (outcome := group.rules.evaluate(facts)) != usual:
+                others.update(dict.fromkeys(group.users, outcome))
         if usual_group is not None and (outcome := self._default.evaluate(facts)) != usual:
             others.update(dict.fromkeys(self.joined - self._group_of.keys(), outcome))
         return usual, others
 
-    def _of_group(self, group: Group, facts: EventFacts) -> dict[UserId, Outcome]:
-        if group.rules.reads_names:
-            return {
-                user_id: group.rules.evaluate(facts, self._owner(user_id))
-                for user_id in group.users
-            }
-        return dict.fromkeys(group.users, group.rules.evaluate(facts))
+    def _usual_group(self) -> Group | None:
+        """Returns the largest group, if it is larger than those with default rules and has one
+        outcome for all."""
+        if not self._is_largest_known:
+            groups = (one for one in self._groups.values() if not one.rules.reads_names)
+            self._largest = max(groups, key=lambda group: len(group.users), default=None)
+            self._is_largest_known = True
+        largest, defaults = self._largest, len(self.joined) - len(self._group_of)
+        return largest if largest is not None and len(largest.users) > defaults else None
 
     def _owner(self, user_id: UserId) -> RuleOwner:
         return RuleOwner(user_id, self.names.get(user_id, ""))
@@ -191,18 +198,35 @@ class Audiences:
     async def _load(self, room: Room, ahead: Sequence[Placed]) -> PushAudience:
         audience = PushAudience(room.room_id, self._default)
         audience.joined, audience.joined_total = set(room.joined_local), room.view.joined
-        power_id = held_id(room, event_types.POWER_LEVELS_KEY)
+        replaced: dict[StateKey, EventId | None] = {}
         for placed in reversed(ahead):
             entry = placed.entry
             if isinstance(entry, EventEntry | StateEntry) and entry.room_id == room.room_id:
                 for change in reversed(entry.changes):
                     self._undo(audience, change)
-                    if change.key == event_types.POWER_LEVELS_KEY and isinstance(entry, EventEntry):
-                        power_id = entry.replaces
+                    if isinstance(entry, EventEntry) and change.event_id == entry.event.event_id:
+                        replaced[change.key] = entry.replaces
+        power_key = event_types.POWER_LEVELS_KEY
+        power_id = replaced[power_key] if power_key in replaced else held_id(room, power_key)
         await self._set_power(audience, room, power_id)
         await self._add_users(audience, room, audience.joined)
+        await self._restore_names(audience, replaced)
         audience.measure()
         return audience
+
+    async def _restore_names(
+        self, audience: PushAudience, replaced: Mapping[StateKey, EventId | None]
+    ) -> None:
+        """Puts names back that were changed since the place of the log."""
+        former = {
+            UserId(name): event_id
+            for (kind, name), event_id in replaced.items()
+            if kind == event_types.MEMBER and event_id is not None and name in audience.names
+        }
+        known = await self._rooms.events(list(former.values())) if former else {}
+        for user_id, event_id in former.items():
+            if event_id in known:
+                audience.names[user_id] = display_name(known[event_id].event)
 
     def _undo(self, audience: PushAudience, change: StateChange) -> None:
         if change.key[0] != event_types.MEMBER or change.former == change.membership:
@@ -277,6 +301,9 @@ class Audiences:
             self.drop(entry.room_id)  # the first of this server: the room's state came with them
         elif joined:
             await self._add_users(known, room, joined)
+            if isinstance(entry, EventEntry):  # the room may be ahead: the name is that of the join
+                name = display_name(entry.event)
+                known.names.update({one: name for one in joined if one in known.names})
 
     def _apply_member(
         self, audience: PushAudience, entry: EventEntry | StateEntry, change: StateChange

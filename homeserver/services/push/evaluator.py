@@ -13,6 +13,7 @@ Spec: client-server API, "Receiving notifications", "Server behaviour".
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any, TypeAlias
 
 import msgspec
@@ -25,17 +26,17 @@ from homeserver.engine.entries import EventEntry, MembershipEntry, Placed
 from homeserver.engine.rooms.rooms import Rooms
 from homeserver.rules.any_json import load_any
 from homeserver.rules.push.conditions import EventFacts, RuleOwner
-from homeserver.rules.push.outcomes import SILENT, Outcome
+from homeserver.rules.push.outcomes import SILENT, SILENT_LEVEL, Outcome
 from homeserver.rules.push.threads import MAIN, relation_of
-from homeserver.rules.push.unread import SILENT_LEVEL, EventLevels, level_of
+from homeserver.rules.push.unread import EventLevels
 from homeserver.rules.rooms.head_merges import MERGE_TYPE
 from homeserver.services.push.audiences import Audiences, PushAudience
 
 
 class Evaluated(msgspec.Struct, frozen=True):
     """An event of the log with its outcomes: the usual one of those in `joined` (local users who
-    were in the room before it), and the users who have another one, invited ones among them. What
-    it refers to is that of the moment: a subscriber takes what it needs at once."""
+    were in the room before it), and the users who may have another one, invited ones among them.
+    What it refers to is that of the moment: a subscriber takes what it needs at once."""
 
     position: int
     room_id: RoomId
@@ -43,7 +44,7 @@ class Evaluated(msgspec.Struct, frozen=True):
     thread: str
     usual: Outcome
     others: Mapping[UserId, Outcome]
-    joined: Iterable[UserId]
+    joined: AbstractSet[UserId]
 
     def outcome_of(self, user_id: UserId) -> Outcome:
         """Returns the outcome for a local user; no actions for one whom it doesn't concern."""
@@ -99,15 +100,16 @@ class Evaluator:
         if audience is None and invited is None:
             return None
         seen = seen_event(entry.event)
-        usual, others = (SILENT, {}) if audience is None else audience.evaluate(seen)
-        found = dict(others)
+        usual, others = (SILENT, dict[UserId, Outcome]())
+        if audience is not None:
+            usual, others = audience.evaluate(seen)
         if invited is not None:
-            found[invited] = await self._for_invited(invited, seen, audience)
-        if not usual.notify and not any(one.notify for one in found.values()):
+            others[invited] = await self._for_invited(invited, seen, audience)
+        if not usual.notify and not any(one.notify for one in others.values()):
             return None
         thread = await self.thread_of(entry.event)
         joined = frozenset[UserId]() if audience is None else audience.joined
-        return Evaluated(placed.position, entry.room_id, entry, thread, usual, found, joined)
+        return Evaluated(placed.position, entry.room_id, entry, thread, usual, others, joined)
 
     def tell(self, evaluated: Evaluated) -> None:
         """Hands an outcome to the subscribers."""
@@ -183,11 +185,11 @@ def seen_event(event: Event) -> dict[str, Any]:
 
 def levels_of(evaluated: Evaluated, entry: EventEntry) -> EventLevels | None:
     """Returns the levels of an event for those in its room; None if it notifies none of them."""
-    usual = level_of(evaluated.usual)
+    usual, joined = evaluated.usual.level, evaluated.joined
     named = {
-        user_id: level
+        user_id: outcome.level
         for user_id, outcome in evaluated.others.items()
-        if user_id in evaluated.joined and (level := level_of(outcome)) != usual
+        if outcome.level != usual and user_id in joined
     }
     if usual == SILENT_LEVEL and not named:
         return None

@@ -64,7 +64,7 @@ class Notifications:
         if only not in (None, HIGHLIGHT):
             raise invalid_param(f"only is not {HIGHLIGHT}")
         before = None if start is None else _parse_token(start)
-        await self._counts.of(requester.user_id, self._committer.position)
+        await self._counts.stored(self._committer.position)
         rows = await self._table.page(
             requester.user_id,
             before=before,

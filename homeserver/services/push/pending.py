@@ -9,12 +9,17 @@ Rules:
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
+from operator import attrgetter
+from typing import Final
 
 from federation.events.ids import EventId, RoomId, UserId
 from homeserver import limits
-from homeserver.rules.push.unread import NEVER, EventLevels, ThreadCounts, tally
+from homeserver.rules.push.unread import NEVER, WHOLE_ROOM, EventLevels, ThreadCounts, tally
 from homeserver.storage.push.unread import PendingRow, RoomSum
+
+_PLACE: Final = attrgetter("live_index")
 
 
 class PendingRoom:
@@ -24,6 +29,7 @@ class PendingRoom:
         self.events: list[EventLevels] = []
         self.counted_to: dict[UserId, int] = {}
         self._named: set[UserId] = set()
+        self._threads: set[str] = set()
         self._usual: ThreadCounts | None = None
 
     @property
@@ -35,6 +41,7 @@ class PendingRoom:
         """Adds the newest event."""
         self.events.append(event)
         self._named.update(event.others)
+        self._threads.add(event.thread)
         self._usual = None
 
     def remove(self, event_id: EventId) -> bool:
@@ -44,10 +51,22 @@ class PendingRoom:
         self.events, self._usual = left, None
         return is_here
 
+    def is_read(self, thread: str, place: int) -> bool:
+        """Returns whether a user who has read a thread ("" for all) up to a place has read all."""
+        return place >= self.last and (thread == WHOLE_ROOM or self._threads <= {thread})
+
+    def after(self, place: int) -> Sequence[EventLevels]:
+        """Returns the events behind a place."""
+        if self.last <= place:
+            return ()
+        return self.events[bisect_right(self.events, place, key=_PLACE) :]
+
     def counts(self, user_id: UserId) -> ThreadCounts:
         """Returns what is to be added to a member's stored counts."""
         after = self.counted_to.get(user_id, NEVER)
-        if user_id in self._named or after != NEVER:
+        if after != NEVER:
+            return tally(self.after(after), user_id, after=after)
+        if user_id in self._named:
             return tally(self.events, user_id, after=after)
         if self._usual is None:
             self._usual = tally(self.events, None, after=NEVER)

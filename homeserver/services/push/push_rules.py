@@ -111,6 +111,11 @@ class PushRules:
         if copy_room_rule(own, old, new) != own:
             await self._change(user_id, lambda own: copy_room_rule(own, old, new))
 
+    async def settle(self) -> None:
+        """Returns once the events that are in the log are evaluated: what is changed then concerns
+        later ones only."""
+        await self._settled()
+
     async def _own(self, user_id: UserId) -> OwnRules:
         return _decoded(await self._table.load(user_id))
 
@@ -126,7 +131,7 @@ class PushRules:
 
         lock = self._locks.setdefault(user_id, asyncio.Lock())
         async with lock:  # units of one batch don't see each other's entries
-            await self._settled()
+            await self.settle()
             await self._committer.submit(Unit(work=work))
 
 

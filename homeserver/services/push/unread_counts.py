@@ -6,6 +6,11 @@ waits for them. A position of the log and everything up to it are stored in one 
 until the follower has reached the position of their answer, so an event and its count are sent
 together.
 
+Decision: a message costs little if nobody waits for its counts. The follower works in turns: at
+once if a reader waits, else after `PUSH_PAUSE_S`. What it makes is stored after `PUSH_STORE_S`, or
+when the tables are read. What the log doesn't tell exactly after a restart (`_is_lasting`) isn't
+left to that.
+
 Rules:
 1. An event is one row, with its usual level and the users who have another one. Rows of users are
    written for those who read or speak, and for all members of a room once it has many new events.
@@ -16,7 +21,7 @@ Rules:
    one may take effect when it is verified, or come as history. Those are heard of from the rooms,
    and stored with the redaction until they are taken back. A changed rule or list of ignored users
    concerns later events only.
-5. While the lock is free, what is in memory and what is stored is the same.
+5. While the lock is free, what is in memory is what is stored with the changes that wait for it.
 
 Spec: client-server API, "Receiving notifications", "Marking notifications as read".
 """
@@ -34,6 +39,7 @@ from federation.events.ids import EventId, RoomId, ServerName, UserId, server_of
 from homeserver import limits
 from homeserver.engine.entries import (
     AccountDataEntry,
+    Entry,
     EventEntry,
     MembershipEntry,
     Placed,
@@ -44,6 +50,7 @@ from homeserver.engine.followers.memberships import Memberships
 from homeserver.engine.rooms.reader import Reader, event_entry
 from homeserver.engine.rooms.rooms import Rooms
 from homeserver.rules.account_data.ignored_users import IGNORED_USER_LIST
+from homeserver.rules.push.threads import MAIN, RELATES_TO
 from homeserver.rules.push.unread import WHOLE_ROOM, ReadMarks
 from homeserver.rules.rooms.head_merges import MERGE_TYPE
 from homeserver.services.push.evaluator import Evaluator, levels_of
@@ -85,11 +92,14 @@ class UnreadCounts:
         self._counted, self._evaluator, self._sleep = counted, evaluator, sleep
         self._waiting: deque[Placed] = deque()
         self._end, self._reached, self._stored = counted.end, -1, -1
-        self._is_started, self._must_store = False, True
+        self._is_started, self._has_failed = False, False
+        self._store_to = counted.end
+        """The position up to which all is to be stored now."""
         self._redacted: list[tuple[RoomId, EventId]] = []  # to take back, told by no entry
         self._lock = asyncio.Lock()
         self._wake, self._moved = asyncio.Event(), asyncio.Event()
         self._wake.set()
+        self._alarms: dict[Callable[[], None], asyncio.TimerHandle] = {}
 
     # Readers
 
@@ -100,18 +110,29 @@ class UnreadCounts:
         if known is None:
             async with self._lock:
                 if self._is_started:
-                    await self._store()
+                    await self._store(is_read=True)
                 known = await self._states.load(user_id)
         return known
 
+    async def stored(self, up_to: int) -> None:
+        """Returns once the tables have all counts as of a position of the log, or a later one.
+        Raises DatabaseUnavailable."""
+        await self._wait_until(lambda: self._reached >= up_to)
+        if not self._states.writes.is_empty:
+            async with self._lock:
+                await self._store(is_read=True)
+
     async def settled(self) -> None:
-        """Returns once all that is in the log now is counted, and that is stored."""
+        """Returns once all that is in the log now is counted, and that is stored with the position:
+        it won't be evaluated again."""
         end = self._end
-        self._must_store = True
-        self._wake.set()
+        self._store_up_to(end)
         await self._wait_until(lambda: self._stored >= end)
 
     async def _wait_until(self, holds: Callable[[], bool]) -> None:
+        if holds():
+            return
+        self._wake.set()
         try:
             async with asyncio.timeout(limits.PUSH_WAIT_S):
                 while not holds():
@@ -123,10 +144,34 @@ class UnreadCounts:
 
     def on_commit(self, batch: Sequence[Placed]) -> None:
         """Follows the log."""
+        if not batch:
+            return
         self._waiting.extend(batch)
-        if batch:
-            self._end = batch[-1].position
+        self._end = batch[-1].position
+        is_urgent = len(self._waiting) >= limits.PUSH_ENTRIES_AT_ONCE
+        for placed in batch:
+            is_urgent = is_urgent or _is_lasting(placed.entry)
+        if is_urgent:
             self._wake.set()
+        else:
+            self._call_in(limits.PUSH_PAUSE_S, self._wake.set)
+
+    def _call_in(self, pause_s: float, call: Callable[[], None]) -> None:
+        """Makes a call after a pause, unless it is to be made already."""
+        if call not in self._alarms:
+            loop = asyncio.get_running_loop()
+            self._alarms[call] = loop.call_later(pause_s, self._ring, call)
+
+    def _ring(self, call: Callable[[], None]) -> None:
+        del self._alarms[call]
+        call()
+
+    def _store_now(self) -> None:
+        self._store_up_to(self._states.writes.position)
+        self._wake.set()
+
+    def _store_up_to(self, position: int) -> None:
+        self._store_to = max(self._store_to, position)
 
     def on_redacted(self, room_id: RoomId, event_id: EventId) -> None:
         """Hears of a committed redaction that no entry of the log tells."""
@@ -148,11 +193,19 @@ class UnreadCounts:
             try:
                 if not self._is_started:
                     await self._start()
-                while self._waiting or self._redacted or self._must_store:
+                while (
+                    self._waiting
+                    or self._redacted
+                    or self._has_failed
+                    or self._stored < self._store_to
+                ):
                     await self._apply_some()
             except DatabaseUnavailable as error:
                 log.warning("notifications wait for the database: %s", error)
+                self._has_failed = True
                 return False
+        if not self._states.writes.is_empty:
+            self._call_in(limits.PUSH_STORE_S, self._store_now)
         return True
 
     async def _start(self) -> None:
@@ -165,41 +218,44 @@ class UnreadCounts:
         self._is_started = True
 
     async def _apply_some(self) -> None:
-        """Applies entries, and stores their effects. A redaction ends the stretch: what it takes
+        """Applies entries. A redaction ends the stretch, and all is stored with it: what it takes
         back depends on what is stored."""
-        for _ in range(limits.PUSH_ENTRIES_AT_ONCE):
+        for number in range(1, limits.PUSH_ENTRIES_AT_ONCE + 1):
             if not self._waiting or self._states.writes.redacted:
                 break
             placed = self._waiting[0]
             await self._apply_safely(placed)
             self._waiting.popleft()
             self._states.writes.position = placed.position
+            if number % limits.PUSH_ENTRIES_IN_A_ROW == 0:
+                await asyncio.sleep(0)  # others have their turn
         if not self._waiting:
             self._states.writes.position = self._end
             while self._redacted:  # after all that was in the log when it was heard of
                 self._states.redact(*self._redacted.pop())
-        await self._store()
-        for room_id in self._states.pending.due():
+        due = list(self._states.pending.due())
+        await self._store(is_read=bool(due))
+        for room_id in due:
             audience = await self._evaluator.audiences.of(room_id, self._waiting)
             await self._states.sum_room(room_id, () if audience is None else audience.joined)
-        self._reached = self._states.writes.position
+        self._reached, self._has_failed = self._states.writes.position, False
         moved, self._moved = self._moved, asyncio.Event()
         moved.set()
 
-    async def _store(self) -> None:
+    async def _store(self, *, is_read: bool = False) -> None:
+        """Stores what pushers are owed, and the counts if that is due, or the tables are read."""
         writes = self._states.writes
         is_late = writes.position - self._stored >= limits.PUSH_POSITIONS
-        is_due = not writes.is_empty or self._must_store or is_late
+        is_due = is_late or self._stored < self._store_to or bool(writes.redacted)
         try:
             await self._evaluator.settle()
-            if is_due:
+            if is_due or (is_read and not writes.is_empty):
                 await self._states.store()
                 self._stored = writes.position
         except DatabaseUnavailable:
-            self._must_store = True
+            self._has_failed = True
             self._wake.set()  # it may be a reader who came upon it
             raise
-        self._must_store = False
 
     async def _apply_safely(self, placed: Placed) -> None:
         """Applies one entry. One that can't be evaluated, by a fault of ours, isn't counted: it
@@ -234,7 +290,7 @@ class UnreadCounts:
             case AccountDataEntry(room_id="", type=kind) if kind in _RULES:
                 rooms = await self._counted.memberships.rooms_of(entry.user_id)
                 await self._evaluator.audiences.changed(entry.user_id, rooms)
-                self._must_store = True  # earlier events are evaluated by the former rules
+                self._store_up_to(placed.position)  # what was before had the former rules
             case _:
                 pass
 
@@ -242,19 +298,22 @@ class UnreadCounts:
         evaluated = await self._evaluator.evaluate(placed, self._waiting)
         levels = None if evaluated is None else levels_of(evaluated, entry)
         event, place = entry.event, entry.order[0]
-        state = None
+        thread, state = MAIN if levels is None else levels.thread, None
         if self._is_own(event.sender) and _is_message(entry):
             thread = await self._evaluator.thread_of(event)
             state = await self._states.read((entry.room_id, event.sender), thread, place)
         if evaluated is not None:
             self._evaluator.tell(evaluated)
-        await self._apply_changes(entry, place)
+        if entry.changes:
+            await self._apply_changes(entry, place)
         if levels is not None:
             self._states.add(entry.room_id, levels)
         if state is not None:
             self._states.set((entry.room_id, event.sender), state)
         if entry.redacts is not None:
             self._states.redact(entry.room_id, entry.redacts)
+        if thread != MAIN:
+            self._store_up_to(placed.position)  # a redaction takes the relation from the log
 
     async def _apply_changes(self, entry: EventEntry | StateEntry, place: int) -> None:
         await self._evaluator.audiences.apply(entry)
@@ -292,6 +351,17 @@ class UnreadCounts:
 
     def _is_own(self, user_id: str) -> bool:
         return server_of(user_id) == self._counted.server_name
+
+
+def _is_lasting(entry: Entry) -> bool:
+    """Returns whether the log may not tell exactly what an entry has effected, after a restart:
+    redactions take relations away, and rules are those of the end."""
+    match entry:
+        case EventEntry():
+            return entry.redacts is not None or RELATES_TO in entry.event.content
+        case AccountDataEntry(room_id=""):
+            return True
+    return False
 
 
 def _is_message(entry: EventEntry) -> bool:

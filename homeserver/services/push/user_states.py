@@ -1,7 +1,8 @@
 """What users have read and their counts, in memory and stored.
 
 Rules:
-1. Changes are made in memory at once, and collected until `store` writes them in one transaction.
+1. Changes are made in memory at once, and collected until `store` writes them in one transaction:
+   what is in memory is always what is stored with the changes in `writes`.
 2. The state of a user who has just read or spoken in a room is kept: they do so again, and it would
    be read for each message. What is changed elsewhere, by a redaction or a sum, is let go of.
 3. The counts of a user are kept while they sync. What isn't kept is read when it is needed; whoever
@@ -24,6 +25,7 @@ from homeserver.rules.push.unread import (
     NONE,
     WHOLE_ROOM,
     EventLevels,
+    ReadMarks,
     ThreadCounts,
     summed,
     unread,
@@ -122,33 +124,42 @@ class UserStates:
         state = self.writes.states.get(key) or self._stored.get(key)
         if state is None:
             state = await self._table.state_of(room_id, user_id)
-        marks = state.marks.copy()
-        if not marks.move(thread, place):
+        if place <= state.marks.of(thread):
             return None
+        marks = state.marks.copy()
+        marks.move(thread, place)
         room = self.pending.room(room_id)
-        counts = dict(summed(state.counts, {} if room is None else room.counts(user_id)))
-        if thread in state.counts or (thread == WHOLE_ROOM and state.counts):
-            stored = await self._table.count(room_id, user_id, marks, thread)
-            unstored = [one for of_room, one in self.writes.events if of_room == room_id]
-            left = summed(stored, unread(unstored, user_id, marks, after=NEVER))
-        elif room is not None:
-            after = room.counted_to.get(user_id, NEVER)
-            left = unread(room.events, user_id, marks, after=after)
-        else:
-            left = {}
-        for one in counts:
-            if thread in (WHOLE_ROOM, one):
-                counts[one] = left.get(one, NONE)
-        counted_to = max(place, NEVER if room is None else room.last, state.counted_to)
-        moved = {*state.moved, thread}
+        pending: ThreadCounts = {}
+        if room is not None and not room.is_read(thread, place):
+            pending = room.counts(user_id)
+        counts = summed(state.counts, pending) if pending else state.counts
+        if thread in counts or (thread == WHOLE_ROOM and counts):
+            left = await self._left(key, state, marks, thread)
+            read = [one for one in counts if thread in (WHOLE_ROOM, one)]
+            counts = summed({**counts, **{one: left.get(one, NONE) for one in read}})
         return RoomState(
             marks,
-            summed(counts),
-            counted_to,
-            moved,
+            counts,
+            max(place, NEVER if room is None else room.last, state.counted_to),
+            {*state.moved, thread},
             had_counts=state.had_counts,
             is_new=state.is_new,
         )
+
+    async def _left(
+        self, key: UserRoom, state: RoomState, marks: ReadMarks, thread: str
+    ) -> ThreadCounts:
+        """Returns what a user hasn't read of a thread ("" for all) by new marks."""
+        room_id, user_id = key
+        if thread in state.counts or (thread == WHOLE_ROOM and state.counts):
+            stored = await self._table.count(room_id, user_id, marks, thread)
+            unstored = [one for of_room, one in self.writes.events if of_room == room_id]
+            return summed(stored, unread(unstored, user_id, marks, after=NEVER))
+        room = self.pending.room(room_id)
+        if room is None:
+            return {}
+        after = max(room.counted_to.get(user_id, NEVER), marks.of(thread))
+        return unread(room.after(after), user_id, marks, after=after)
 
     def set(self, key: UserRoom, state: RoomState) -> None:
         """Replaces the state of a user in a room."""

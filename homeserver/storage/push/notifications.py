@@ -10,7 +10,7 @@ import msgspec
 
 from federation.events.ids import EventId, RoomId, UserId
 from homeserver import limits
-from homeserver.rules.push.unread import HIGHLIGHTED, NOTIFIED
+from homeserver.rules.push.outcomes import HIGHLIGHTED, NOTIFIED
 from homeserver.storage.database import Database
 
 

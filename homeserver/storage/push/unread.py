@@ -16,7 +16,6 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import msgspec
-import orjson
 
 from federation.events.ids import EventId, RoomId, UserId
 from homeserver.rules.push.unread import (
@@ -28,6 +27,7 @@ from homeserver.rules.push.unread import (
     ThreadCounts,
 )
 from homeserver.storage.database import Connection, Database
+from homeserver.storage.text import array_text
 
 _LEVEL = "coalesce({e}.other_levels[array_position({e}.other_users, {user})], {e}.usual)"
 
@@ -242,18 +242,18 @@ WITH fast AS (
     INSERT INTO push_events
         (room_id, live_index, event_id, thread, usual, other_users, other_levels)
     SELECT u.room_id, u.live_index, u.event_id, u.thread, u.usual,
-        ARRAY(SELECT json_object_keys(u.others)),
-        ARRAY(SELECT value::smallint FROM json_each_text(u.others))
-    FROM unnest($1::text[], $2::bigint[], $3::text[], $4::text[], $5::smallint[], $6::json[])
-        AS u (room_id, live_index, event_id, thread, usual, others)
+        u.other_users::text[], u.other_levels::smallint[]
+    FROM unnest($1::text[], $2::bigint[], $3::text[], $4::text[], $5::smallint[], $6::text[],
+            $7::text[])
+        AS u (room_id, live_index, event_id, thread, usual, other_users, other_levels)
     ON CONFLICT DO NOTHING
 ), r AS (
     INSERT INTO push_reads (room_id, user_id, thread, read_to, counted_to)
-    SELECT * FROM unnest($7::text[], $8::text[], $9::text[], $10::bigint[], $11::bigint[])
+    SELECT * FROM unnest($8::text[], $9::text[], $10::text[], $11::bigint[], $12::bigint[])
     ON CONFLICT (room_id, user_id, thread)
     DO UPDATE SET read_to = excluded.read_to, counted_to = excluded.counted_to
 )
-INSERT INTO push_position (position) SELECT $12::bigint FROM fast
+INSERT INTO push_position (position) SELECT $13::bigint FROM fast
 ON CONFLICT (is_only) DO UPDATE SET position = excluded.position
 """
 """A stretch in which events notify and users read, in one round trip: most are of this kind."""
@@ -267,7 +267,8 @@ def _plain_columns(writes: PushWrites) -> list[list[Any]]:
             one.event_id,
             one.thread,
             one.usual,
-            orjson.dumps(one.others).decode(),
+            array_text(one.others),
+            array_text(map(str, one.others.values())),
         )
         for room_id, one in writes.events
     ]
@@ -277,7 +278,7 @@ def _plain_columns(writes: PushWrites) -> list[list[Any]]:
         for thread in state.moved
     ]
     return [
-        *([row[i] for row in events] for i in range(6)),
+        *([row[i] for row in events] for i in range(7)),
         *([row[i] for row in reads] for i in range(5)),
     ]
 

@@ -3,7 +3,7 @@
 import pytest
 
 from homeserver.storage.database import Database
-from homeserver.storage.text import escape, unescape
+from homeserver.storage.text import array_text, escape, unescape
 
 TEXTS = [
     "",
@@ -39,3 +39,22 @@ def test_a_text_without_control_characters_is_stored_as_it_is() -> None:
 async def test_the_database_takes_each_stored_form(database: Database) -> None:
     stored = [escape(text) for text in TEXTS]
     assert await database.fetchval("SELECT $1::text[]", stored) == stored
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        [],
+        [""],
+        ["plain", ""],
+        ["NULL", "null"],
+        ['"', "\\", '\\"', "{,}", " a ", "ü\U0001f600", "'"],
+    ],
+)
+async def test_an_array_is_read_as_it_was_written(database: Database, texts: list[str]) -> None:
+    assert await database.fetchval("SELECT $1::text::text[]", array_text(texts)) == texts
+
+
+async def test_numbers_are_read_from_their_texts(database: Database) -> None:
+    numbers = await database.fetchval("SELECT $1::text::smallint[]", array_text(["0", "2"]))
+    assert numbers == [0, 2]

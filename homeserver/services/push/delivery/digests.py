@@ -12,7 +12,7 @@ Spec: client-server API, "Push Notifications", POST /pushers/set.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from uuid import UUID
 
 from federation.events import event_types
@@ -56,7 +56,10 @@ class EmailDigests:
         *,
         sender: MailSender | None,
         public_baseurl: str,
+        stored: Callable[[], Awaitable[None]],
     ) -> None:
+        """`stored` returns once the tables have what was read until now."""
+        self._stored = stored
         self._table, self._owed = DigestTable(database), OwedPushTable(database)
         self._addresses = ThirdPartyIdTable(database)
         self._contents, self._clock = contents, clock
@@ -91,6 +94,7 @@ class EmailDigests:
         """Sends the mails that are due now."""
         now_ms = self._clock.now_ms()
         before_ms = now_ms - limits.DIGEST_DELAY_MS
+        await self._stored()
         for due in await self._table.due(now_ms=now_ms, owed_before_ms=before_ms):
             if await self.has_address(due.user_id, due.address):
                 await self._mail(sender, due)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Sequence
-from itertools import chain
+from collections.abc import Set as AbstractSet
 from typing import TypeAlias
 
 from federation.events.ids import UserId
@@ -42,6 +42,10 @@ class KnownPushers:
     def __contains__(self, user_id: UserId) -> bool:
         """Returns whether a user has pushers."""
         return user_id in self._of_user
+
+    def among(self, user_ids: AbstractSet[UserId]) -> AbstractSet[UserId]:
+        """Returns those of some users who have pushers."""
+        return self._of_user.keys() & user_ids
 
     def of(self, user_id: UserId) -> Collection[int]:
         """Returns the pushers of a user."""
@@ -85,11 +89,12 @@ class PushQueue:
 
     def on_evaluated(self, evaluated: Evaluated) -> None:
         """Takes an event that notifies somebody; it waits in memory for `store`."""
+        concerned = self._known.among(evaluated.joined) | self._known.among(evaluated.others.keys())
+        if not concerned:
+            return
         entry, now_ms = evaluated.entry, self._clock.now_ms()
         event_id = entry.event.event_id if isinstance(entry, EventEntry) else entry.event_id
-        concerned = chain(evaluated.joined, evaluated.others)
-        notified = evaluated.notified(one for one in concerned if one in self._known)
-        for user_id, outcome in notified.items():
+        for user_id, outcome in evaluated.notified(concerned).items():
             push = OwedPush(evaluated.position, evaluated.room_id, event_id, outcome.json, now_ms)
             self._new.append(NewPush(user_id, push))
 
@@ -104,10 +109,14 @@ class PushQueue:
 
     # Reading
 
+    async def stored(self) -> None:
+        """Returns once the tables have what is owed and what is read by now."""
+        await self._counts.stored(self._committer.position)
+
     async def owed(self, user_id: UserId, *, after: int, since_ms: int, limit: int) -> OwedPushes:
         """`PushSource.owed`."""
         up_to = self._committer.position
-        await self._counts.of(user_id, up_to)  # all up to there is evaluated and stored
+        await self._counts.stored(up_to)
         pushes = await self._table.unread(user_id, after=after, since_ms=since_ms, limit=limit)
         return OwedPushes(pushes, up_to)
 

@@ -177,6 +177,27 @@ def test_the_master_rule_silences_everything() -> None:
     assert not CompiledRules(own).evaluate(facts, RuleOwner(ALICE)).notify
 
 
+@pytest.mark.parametrize(
+    ("patterns", "holds"),
+    [
+        (["M.Room.Message"], True),
+        (["m.room.*"], True),
+        (["m.room.message", "*"], True),
+        (["m.room.message", "m.room.messagE"], True),
+        (["m.room.message", "m.room.member"], False),
+        (["m.room.*", "m.room.member"], False),
+        (["m.room.mess"], False),
+        ([5], False),
+    ],
+)
+def test_rules_are_for_types(patterns: list[Any], holds: bool) -> None:
+    """Whatever their case; one that names two is for neither."""
+    matches = [{"kind": "event_match", "key": "type", "pattern": one} for one in patterns]
+    own = OwnRules(override=(OwnRule("types", [], conditions=matches),))
+    facts = EventFacts({**message(), "sender": "@b:x"}, joined=3, may_notify=lambda _: True)
+    assert CompiledRules(own).evaluate(facts).notify is not holds
+
+
 def test_rules_of_other_rooms_are_left_out() -> None:
     """So that users who silence the same room have the same rules there."""
     element = [{"kind": "event_match", "key": "room_id", "pattern": "!R:x"}]

@@ -29,6 +29,12 @@ def test_actions_notify_and_highlight(actions: list[Any], notify: bool, highligh
     assert found.actions == (actions if notify else [])
 
 
+def test_outcomes_have_levels() -> None:
+    """Silent, notified, highlighted."""
+    lit = outcome_of(["notify", HIGHLIGHT])
+    assert [one.level for one in (SILENT, outcome_of(["notify"]), lit)] == [0, 1, 2]
+
+
 def test_historical_actions_are_left_out() -> None:
     """They are as if they weren't there."""
     assert current_actions(["dont_notify", "coalesce", HIGHLIGHT]) == [HIGHLIGHT]

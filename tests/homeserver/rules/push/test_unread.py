@@ -1,13 +1,11 @@
 """Counts and read marks."""
 
 from federation.events.ids import EventId, UserId
-from homeserver.rules.push.outcomes import SILENT, outcome_of
 from homeserver.rules.push.unread import (
     NEVER,
     Count,
     EventLevels,
     ReadMarks,
-    level_of,
     summed,
     tally,
     unread,
@@ -24,12 +22,6 @@ def event(place: int, usual: int, thread: str = "main", **others: int) -> EventL
 
 
 EVENTS = [event(1, 1), event(2, 0, a=2), event(4, 1, "$t", a=0), event(7, 2)]
-
-
-def test_outcomes_have_levels() -> None:
-    """Silent, notified, highlighted."""
-    lit = outcome_of(["notify", {"set_tweak": "highlight"}])
-    assert [level_of(one) for one in (SILENT, outcome_of(["notify"]), lit)] == [0, 1, 2]
 
 
 def test_events_are_counted_by_thread_and_level() -> None:

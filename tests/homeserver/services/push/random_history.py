@@ -206,6 +206,5 @@ class History:
         content: dict[str, Any] = {
             "ignored_users": {other: {} for other in others if other != user}
         }
-        await self.world.push.counts.settled()
         await self.syncs.account_data.put(user, "", "m.ignored_user_list", content)
         self.model.members[user].ignored = set(others) - {user}

@@ -12,7 +12,7 @@ from federation.events.ids import RoomId, UserId
 from homeserver import limits
 from homeserver.services.push.evaluator import Evaluated
 from homeserver.storage.database import DatabaseUnavailable
-from homeserver.storage.push.unread import RoomState, UnreadTable
+from homeserver.storage.push.unread import PushWrites, RoomState, UnreadTable
 from tests.homeserver.room_world import ALICE, BOB, CAROL, DAVE
 from tests.homeserver.services.push.random_history import History, counted
 from tests.homeserver.sync_world import SyncWorld, sync_world
@@ -373,3 +373,199 @@ async def test_rules_are_carried_to_the_room_that_replaces_another(syncs: SyncWo
     assert (rule.status, rule.body["actions"]) == (200, [])
     await syncs.say(ALICE, new, "one")
     assert await counted(world, BOB, new) == {}
+
+
+# Turns
+
+
+@pytest.fixture
+def written(monkeypatch: pytest.MonkeyPatch) -> list[PushWrites]:
+    """What is stored from now on."""
+    write, seen = UnreadTable.write, list[PushWrites]()
+
+    async def noted(table: UnreadTable, writes: PushWrites) -> None:
+        seen.append(writes)
+        await write(table, writes)
+
+    monkeypatch.setattr(UnreadTable, "write", noted)
+    return seen
+
+
+def never_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is evaluated or stored while nobody asks for it."""
+    for name in ("PUSH_PAUSE_S", "PUSH_STORE_S"):
+        monkeypatch.setattr(limits, name, 3_600.0)
+
+
+async def test_messages_are_stored_together_when_the_tables_are_read(
+    syncs: SyncWorld, written: list[PushWrites], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Counts in memory cost no statement."""
+    never_by_itself(monkeypatch)
+    room_id = await shared_room(syncs, BOB)
+    await counted(syncs.world, BOB, room_id)
+    await syncs.world.push.counts.settled()
+    written.clear()
+    for number in range(1, 4):
+        await syncs.say(ALICE, room_id, f"{number}")
+        assert await counted(syncs.world, BOB, room_id) == {"main": (number, 0)}
+    assert written == []
+    await syncs.world.push.counts.stored(syncs.world.committer.position)
+    assert [len(one.events) for one in written] == [3]
+    await syncs.world.push.counts.stored(syncs.world.committer.position)
+    assert len(written) == 1, "there is nothing more to store"
+
+
+async def test_entries_wait_for_others_or_for_a_reader(
+    syncs: SyncWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or for a number of them; then they are evaluated in one turn."""
+    never_by_itself(monkeypatch)
+    told: list[Evaluated] = []
+    room_id = await shared_room(syncs, BOB)
+    await syncs.world.push.counts.settled()
+    syncs.world.push.evaluator.subscribe(told.append)
+    await syncs.say(ALICE, room_id, "1", "2", "3")
+    assert told == []
+    await counted(syncs.world, BOB, room_id)
+    assert len(told) == 3
+    evaluated = asyncio.Event()
+    syncs.world.push.evaluator.subscribe(lambda _: evaluated.set())
+    monkeypatch.setattr(limits, "PUSH_ENTRIES_AT_ONCE", 2)
+    await syncs.say(ALICE, room_id, "4")
+    assert not evaluated.is_set()
+    await syncs.say(ALICE, room_id, "5")
+    await evaluated.wait()
+
+
+async def test_entries_are_evaluated_and_stored_after_a_while(
+    syncs: SyncWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though nobody asks."""
+    room_id = await shared_room(syncs, BOB)
+    await syncs.world.push.counts.settled()
+    is_stored, write = asyncio.Event(), UnreadTable.write
+
+    async def noted(table: UnreadTable, writes: PushWrites) -> None:
+        await write(table, writes)
+        if writes.events:
+            is_stored.set()
+
+    monkeypatch.setattr(UnreadTable, "write", noted)
+    monkeypatch.setattr(limits, "PUSH_PAUSE_S", 0.001)
+    monkeypatch.setattr(limits, "PUSH_STORE_S", 0.001)
+    await syncs.say(ALICE, room_id, "one")
+    await is_stored.wait()
+
+
+async def test_others_have_their_turn_between_entries(
+    syncs: SyncWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a few of them."""
+    never_by_itself(monkeypatch)
+    room_id = await shared_room(syncs, BOB)
+    await syncs.world.push.counts.settled()
+    events: list[str] = []
+    syncs.world.push.evaluator.subscribe(lambda _: events.append("evaluated"))
+
+    async def turns() -> None:
+        while True:
+            events.append("turn")
+            await asyncio.sleep(0)
+
+    for in_a_row, between in ((1, True), (16, False)):
+        monkeypatch.setattr(limits, "PUSH_ENTRIES_IN_A_ROW", in_a_row)
+        await syncs.say(ALICE, room_id, *(f"{in_a_row} {number}" for number in range(3)))
+        events.clear()
+        other = asyncio.ensure_future(turns())
+        await counted(syncs.world, BOB, room_id)
+        other.cancel()
+        first = events.index("evaluated")
+        assert ("turn" in events[first : first + 3]) is between
+
+
+async def test_who_waits_while_something_is_stored_is_not_passed_over(
+    syncs: SyncWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is being stored has less than they wait for."""
+    never_by_itself(monkeypatch)
+    counts, write = syncs.world.push.counts, UnreadTable.write
+    room_id = await shared_room(syncs, BOB)
+    await counts.settled()
+    waiting: list[asyncio.Future[None]] = []
+
+    async def slow(table: UnreadTable, writes: PushWrites) -> None:
+        if not waiting:
+            await syncs.say(ALICE, room_id, "two")
+            waiting.append(asyncio.ensure_future(counts.settled()))
+            await asyncio.sleep(0)
+        await write(table, writes)
+
+    monkeypatch.setattr(UnreadTable, "write", slow)
+    await syncs.say(ALICE, room_id, "one")
+    await counts.stored(syncs.world.committer.position)
+    await waiting[0]
+    position = await syncs.world.database.fetchval("SELECT position FROM push_position")
+    assert position == syncs.world.committer.position
+
+
+async def test_a_thread_is_known_after_a_restart_though_its_message_is_gone(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A redaction takes the relation away, by which one would find what its sender has read."""
+    never_by_itself(monkeypatch)
+    async with sync_world(postgres_url) as syncs:
+        room_id = await shared_room(syncs, BOB)
+        await counted(syncs.world, BOB, room_id)
+        root, _ = await syncs.say(ALICE, room_id, "one", "two")
+        await in_thread(syncs, ALICE, room_id, root)
+        answer = await in_thread(syncs, BOB, room_id, root)
+        assert await counted(syncs.world, BOB, room_id) == {"main": (2, 0)}
+        assert syncs.world.counting is not None
+        syncs.world.counting.cancel()
+        path = f"redact/{quote(answer)}/t"
+        assert (await syncs.world.in_room(BOB, "PUT", room_id, path, {})).status == 200
+    async with sync_world(postgres_url) as syncs:
+        assert await counted(syncs.world, BOB, room_id) == {"main": (2, 0)}
+
+
+async def test_names_are_those_of_the_events_time(
+    syncs: SyncWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if the room, as it is read, is ahead of the log."""
+    never_by_itself(monkeypatch)
+    world = syncs.world
+    rule = {"actions": ["notify", {"set_tweak": "highlight"}]}
+    conditions = [{"kind": "contains_display_name"}]
+    path = "/pushrules/global/override/name"
+    body = {**rule, "conditions": conditions}
+    assert (await world.call(BOB, "PUT", path, body)).status == 200
+    room_id = await shared_room(syncs)
+
+    async def rename(name: str) -> None:
+        content = {"membership": "join", "displayname": name}
+        assert (await world.put_state(BOB, room_id, "m.room.member", content, BOB)).status == 200
+
+    await rename("Bobby")  # a join with a name
+    await world.push.counts.settled()
+    world.push.evaluator.audiences.drop(room_id)
+    await syncs.say(ALICE, room_id, "Bobby?")
+    await rename("Robert")
+    await rename("Rob")
+    await syncs.say(ALICE, room_id, "Bobby, Robert?", "Rob!")
+    assert await counted(world, BOB, room_id) == {"main": (3, 2)}
+
+
+async def test_who_is_ignored_later_has_notified(
+    syncs: SyncWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is in the log before is evaluated before."""
+    never_by_itself(monkeypatch)
+    room_id = await shared_room(syncs, BOB)
+    await syncs.world.push.counts.settled()
+    syncs.world.push.evaluator.audiences.drop(room_id)
+    await syncs.say(ALICE, room_id, "one")
+    ignored: Any = {"ignored_users": {ALICE: {}}}
+    await syncs.account_data.put(BOB, "", "m.ignored_user_list", ignored)
+    await syncs.say(ALICE, room_id, "two")
+    assert await counted(syncs.world, BOB, room_id) == {"main": (1, 0)}

@@ -71,6 +71,7 @@ class Mailing:
             self.clock,
             sender=self.sender,
             public_baseurl=BASE,
+            stored=pushing.services.queue.stored,
         )
         pushing.services.pushers._has_address = self.digests.has_address
 
@@ -84,7 +85,6 @@ class Mailing:
 
     async def after(self, minutes: float) -> None:
         """So much time passes; the mails that are due are sent."""
-        await self.pushing.settled()
         self.clock.ahead_ms += int(minutes * MINUTE)
         await self.digests.work_once(self.sender)
 
@@ -298,7 +298,12 @@ async def test_the_link_of_a_mail_ends_them(mailing: Mailing) -> None:
 async def test_without_a_mail_server_nobody_has_an_address(mailing: Mailing) -> None:
     world = mailing.pushing.world
     nothing = EmailDigests(
-        world.database, cast(Any, None), mailing.clock, sender=None, public_baseurl=""
+        world.database,
+        cast(Any, None),
+        mailing.clock,
+        sender=None,
+        public_baseurl="",
+        stored=mailing.pushing.services.queue.stored,
     )
     assert await nothing.has_address(BOB, ADDRESS) is None
     await nothing.run()
