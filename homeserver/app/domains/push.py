@@ -12,10 +12,11 @@ from homeserver.api.push.push_rules import PushRulesApi
 from homeserver.app.engine import Engine
 from homeserver.services.account_data.account_data import AccountDataService
 from homeserver.services.push.audiences import Audiences
+from homeserver.services.push.counted_entries import CountedRooms
 from homeserver.services.push.evaluator import Evaluator
 from homeserver.services.push.push_rules import PushRules
 from homeserver.services.push.replays import LogReplay
-from homeserver.services.push.unread_counts import CountedRooms, UnreadCounts
+from homeserver.services.push.unread_counts import UnreadCounts
 from homeserver.storage.database import Database
 
 

@@ -8,20 +8,16 @@ together.
 
 Decision: a message costs little if nobody waits for its counts. The follower works in turns: at
 once if a reader waits, else after `PUSH_PAUSE_S`. What it makes is stored after `PUSH_STORE_S`, or
-when the tables are read. What the log doesn't tell exactly after a restart (`_is_lasting`) isn't
+when the tables are read. What the log doesn't tell exactly after a restart (`is_lasting`) isn't
 left to that.
 
 Rules:
 1. An event is one row, with its usual level and the users who have another one. Rows of users are
    written for those who read or speak, and for all members of a room once it has many new events.
-2. Receipts (with or without thread, public or private) and a user's own messages move what they
-   have read, in the order of the log; never back.
-3. A user counts from their join on; who leaves has no counts.
-4. A redacted event doesn't count any more. Not each redaction's effect is in an entry of the log:
+2. A redacted event doesn't count any more. Not each redaction's effect is in an entry of the log:
    one may take effect when it is verified, or come as history. Those are heard of from the rooms,
-   and stored with the redaction until they are taken back. A changed rule or list of ignored users
-   concerns later events only.
-5. While the lock is free, what is in memory is what is stored with the changes that wait for it.
+   and stored with the redaction until they are taken back.
+3. While the lock is free, what is in memory is what is stored with the changes that wait for it.
 
 Spec: client-server API, "Receiving notifications", "Marking notifications as read".
 """
@@ -32,49 +28,16 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 
-from federation.events import event_types
-from federation.events.ids import EventId, RoomId, ServerName, UserId, server_of
+from federation.events.ids import EventId, RoomId, UserId
 from homeserver import limits
-from homeserver.engine.entries import (
-    AccountDataEntry,
-    Entry,
-    EventEntry,
-    MembershipEntry,
-    Placed,
-    ReceiptEntry,
-    StateEntry,
-)
-from homeserver.engine.followers.memberships import Memberships
-from homeserver.engine.rooms.reader import Reader, event_entry
-from homeserver.engine.rooms.rooms import Rooms
-from homeserver.rules.account_data.ignored_users import IGNORED_USER_LIST
-from homeserver.rules.push.threads import MAIN, RELATES_TO
-from homeserver.rules.push.unread import WHOLE_ROOM, ReadMarks
-from homeserver.rules.rooms.head_merges import MERGE_TYPE
-from homeserver.services.push.evaluator import Evaluator, levels_of
-from homeserver.services.push.push_rules import PUSH_RULES
-from homeserver.services.push.replays import LogReplay
+from homeserver.engine.entries import EventEntry, Placed, StateEntry
+from homeserver.services.push.counted_entries import CountedEntries, CountedRooms, is_lasting
+from homeserver.services.push.evaluator import Evaluator
 from homeserver.services.push.user_states import UserCounts, UserStates
 from homeserver.storage.database import Database, DatabaseUnavailable
-from homeserver.storage.push.unread import RoomState
 
 log = logging.getLogger("freehold.push")
-
-_RULES = (PUSH_RULES, IGNORED_USER_LIST)
-
-
-@dataclass(frozen=True, slots=True)
-class CountedRooms:
-    """The rooms that counts are made from. `end` is the log's end as the follower begins."""
-
-    rooms: Rooms
-    reader: Reader
-    memberships: Memberships
-    replay: LogReplay
-    server_name: ServerName
-    end: int
 
 
 class UnreadCounts:
@@ -89,6 +52,7 @@ class UnreadCounts:
         sleep: Callable[[float], Awaitable[None]],
     ) -> None:
         self._states = UserStates(database)
+        self._entries = CountedEntries(counted, evaluator, self._states)
         self._counted, self._evaluator, self._sleep = counted, evaluator, sleep
         self._waiting: deque[Placed] = deque()
         self._end, self._reached, self._stored = counted.end, -1, -1
@@ -117,7 +81,7 @@ class UnreadCounts:
     async def stored(self, up_to: int) -> None:
         """Returns once the tables have all counts as of a position of the log, or a later one.
         Raises DatabaseUnavailable."""
-        await self._wait_until(lambda: self._reached >= up_to)
+        await self._wait_until(lambda: self._reached >= up_to and not self._redacted)
         if not self._states.writes.is_empty:
             async with self._lock:
                 await self._store(is_read=True)
@@ -150,7 +114,7 @@ class UnreadCounts:
         self._end = batch[-1].position
         is_urgent = len(self._waiting) >= limits.PUSH_ENTRIES_AT_ONCE
         for placed in batch:
-            is_urgent = is_urgent or _is_lasting(placed.entry)
+            is_urgent = is_urgent or is_lasting(placed.entry)
         if is_urgent:
             self._wake.set()
         else:
@@ -261,7 +225,8 @@ class UnreadCounts:
         """Applies one entry. One that can't be evaluated, by a fault of ours, isn't counted: it
         must not keep all others from being counted."""
         try:
-            await self._apply(placed)
+            if await self._entries.apply(placed, self._waiting):
+                self._store_up_to(placed.position)
         except DatabaseUnavailable:
             self._forget_room(placed)
             raise
@@ -273,98 +238,3 @@ class UnreadCounts:
         """Drops an audience that may have seen a part of an entry."""
         if isinstance(placed.entry, EventEntry | StateEntry):
             self._evaluator.audiences.drop(placed.entry.room_id)
-
-    async def _apply(self, placed: Placed) -> None:
-        entry = placed.entry
-        match entry:
-            case EventEntry():
-                await self._apply_event(placed, entry)
-            case StateEntry():
-                await self._apply_changes(entry, await self._place_at(entry.room_id, placed))
-            case ReceiptEntry():
-                await self._apply_receipt(entry)
-            case MembershipEntry(membership="invite"):
-                evaluated = await self._evaluator.evaluate(placed, ())
-                if evaluated is not None:
-                    self._evaluator.tell(evaluated)
-            case AccountDataEntry(room_id="", type=kind) if kind in _RULES:
-                rooms = await self._counted.memberships.rooms_of(entry.user_id)
-                await self._evaluator.audiences.changed(entry.user_id, rooms)
-                self._store_up_to(placed.position)  # what was before had the former rules
-            case _:
-                pass
-
-    async def _apply_event(self, placed: Placed, entry: EventEntry) -> None:
-        evaluated = await self._evaluator.evaluate(placed, self._waiting)
-        levels = None if evaluated is None else levels_of(evaluated, entry)
-        event, place = entry.event, entry.order[0]
-        thread, state = MAIN if levels is None else levels.thread, None
-        if self._is_own(event.sender) and _is_message(entry):
-            thread = await self._evaluator.thread_of(event)
-            state = await self._states.read((entry.room_id, event.sender), thread, place)
-        if evaluated is not None:
-            self._evaluator.tell(evaluated)
-        if entry.changes:
-            await self._apply_changes(entry, place)
-        if levels is not None:
-            self._states.add(entry.room_id, levels)
-        if state is not None:
-            self._states.set((entry.room_id, event.sender), state)
-        if entry.redacts is not None:
-            self._states.redact(entry.room_id, entry.redacts)
-        if thread != MAIN:
-            self._store_up_to(placed.position)  # a redaction takes the relation from the log
-
-    async def _apply_changes(self, entry: EventEntry | StateEntry, place: int) -> None:
-        await self._evaluator.audiences.apply(entry)
-        for change in entry.changes:
-            kind, name = change.key
-            if kind != event_types.MEMBER or not self._is_own(name):
-                continue
-            key = (entry.room_id, UserId(name))
-            if change.membership == "join" and change.former != "join":
-                marks = ReadMarks({WHOLE_ROOM: place})
-                self._states.set(key, RoomState(marks, {}, place, {WHOLE_ROOM}, is_new=True))
-            elif change.membership != "join" and change.former == "join":
-                self._states.forget(key)
-
-    async def _apply_receipt(self, entry: ReceiptEntry) -> None:
-        room = await self._counted.rooms.get(entry.room_id) if self._is_own(entry.user_id) else None
-        if room is None:
-            return
-        placed = await self._counted.reader.place(room, entry.event_id)
-        if placed is None:
-            return
-        live_index, gap_index = event_entry(placed).order
-        place = live_index if gap_index >= 0 else live_index - 1  # fetched history comes before it
-        key = (entry.room_id, entry.user_id)
-        state = await self._states.read(key, entry.thread, place)
-        if state is not None:
-            self._states.set(key, state)
-
-    async def _place_at(self, room_id: RoomId, placed: Placed) -> int:
-        """Returns the place of the newest event of a room at an entry of its own."""
-        room = await self._counted.rooms.get(room_id)
-        return (
-            -1 if room is None else (await self._counted.reader.order_at(room, placed.position))[0]
-        )
-
-    def _is_own(self, user_id: str) -> bool:
-        return server_of(user_id) == self._counted.server_name
-
-
-def _is_lasting(entry: Entry) -> bool:
-    """Returns whether the log may not tell exactly what an entry has effected, after a restart:
-    redactions take relations away, and rules are those of the end."""
-    match entry:
-        case EventEntry():
-            return entry.redacts is not None or RELATES_TO in entry.event.content
-        case AccountDataEntry(room_id=""):
-            return True
-    return False
-
-
-def _is_message(entry: EventEntry) -> bool:
-    """Returns whether an event shows that its sender has read what is before it: not a redaction,
-    nor what their client or this server sends by itself."""
-    return not entry.event.is_state and entry.event.type not in (event_types.REDACTION, MERGE_TYPE)
