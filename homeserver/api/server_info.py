@@ -27,12 +27,15 @@ UNSTABLE_FEATURES = {
     "org.matrix.e2e_cross_signing": True,
     "org.matrix.msc3771": True,
     "org.matrix.msc3773": True,
+    "uk.half-shot.msc2666.query_mutual_rooms": True,
+    "uk.half-shot.msc2666.query_mutual_rooms.stable": True,
     "uk.tcpip.msc4133": True,
     "uk.tcpip.msc4133.stable": True,
 }
 """Features that clients look for by their unstable names, whatever the versions say: without the
 first one, Element creates no cross-signing keys. The others are receipts in threads, counts of
-unread notifications by thread, and profiles with further fields, on unstable and stable paths."""
+unread notifications by thread, rooms shared with another user, and profiles with further fields, on
+unstable and stable paths."""
 
 
 class ServerInfoApi:

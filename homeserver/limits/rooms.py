@@ -120,3 +120,6 @@ a start reads the rooms again that changed since."""
 
 USER_DIRECTORY_RETRY_S = 5.0
 """The pause after the database was away."""
+
+MUTUAL_ROOMS = 100
+"""Shared rooms of a page: IDs of 255 bytes at most."""

@@ -188,6 +188,9 @@ COVERS: Mapping[str, Sequence[str]] = {
         "homeserver/services/rooms/member_state.py",
         "homeserver/services/rooms/room_access.py",
     ],
+    "tests/homeserver/api/rooms/test_mutual_rooms.py": [
+        "homeserver/services/rooms/user_directory/mutual_rooms.py",
+    ],
     "tests/homeserver/services/rooms/user_directory/test_updates.py": [
         "homeserver/api/rooms/user_directory.py",
         "homeserver/services/rooms/user_directory/search.py",

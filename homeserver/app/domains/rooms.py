@@ -12,6 +12,7 @@ from homeserver.api.http.query import PageTokens
 from homeserver.api.http.routes import Route
 from homeserver.api.rooms.directory import DirectoryApi
 from homeserver.api.rooms.membership import MembershipApi
+from homeserver.api.rooms.mutual_rooms import MutualRoomsApi
 from homeserver.api.rooms.public_rooms import PublicRoomsApi
 from homeserver.api.rooms.rooms import RoomsApi
 from homeserver.api.rooms.state import StateApi
@@ -33,6 +34,7 @@ from homeserver.services.rooms.rooms import RoomCreation
 from homeserver.services.rooms.state import State
 from homeserver.services.rooms.successions import Move, Successions
 from homeserver.services.rooms.upgrades import Upgrades
+from homeserver.services.rooms.user_directory.mutual_rooms import MutualRooms
 from homeserver.services.rooms.user_directory.search import UserSearch
 from homeserver.services.rooms.user_directory.updates import UserDirectoryUpdates
 from homeserver.storage.database import Database
@@ -167,4 +169,5 @@ def room_routes(
         PublicRoomsApi(services.public_rooms, engine.context.name).routes(),
         StateApi(services.state, tokens).routes(),
         UserDirectoryApi(services.user_search).routes(),
+        MutualRoomsApi(MutualRooms(engine.memberships)).routes(),
     ]

@@ -88,12 +88,13 @@ class Caller:
         self._url, self._session = url, session
 
     async def call(self, method: str, path: str, body: Any = None, *, token: bool = True) -> Reply:
-        """Calls an endpoint below /_matrix/client/v3; `body` is JSON, or bytes that are sent as
-        they are."""
+        """Calls an endpoint below /_matrix/client/v3, or at a whole path; `body` is JSON, or bytes
+        that are sent as they are."""
         content = {"data": body} if isinstance(body, bytes) else {"json": body}
         headers = {"Authorization": "Bearer token"} if token else {}
+        whole = path if path.startswith("/_matrix/") else V3 + path
         async with self._session.request(
-            method, self._url + V3 + path, headers=headers, **({} if body is None else content)
+            method, self._url + whole, headers=headers, **({} if body is None else content)
         ) as response:
             return Reply(response.status, await response.json())
 

@@ -288,6 +288,8 @@ QUERIES: dict[str, dict[str, str]] = {
     },
     "GET /rooms/{roomId}/context/{eventId}": {"limit": "1", "filter": "{}"},
     "PUT /pushrules/global/{kind}/{ruleId}": {"before": "mine", "after": "mine"},
+    "GET /mutual_rooms": {"user_id": "@bob:here.example"},
+    "GET /uk.half-shot.msc2666/user/mutual_rooms": {"user_id": "@bob:here.example"},
     "GET /rooms/{roomId}/members": {"at": "", "membership": "join", "not_membership": "ban"},
     "GET /rooms/{roomId}/state/{eventType}": {"format": "event"},
     "GET /rooms/{roomId}/state/{eventType}/{stateKey}": {"format": "event"},
