@@ -61,6 +61,11 @@ def not_found(error: str) -> MatrixError:
     return MatrixError(404, "M_NOT_FOUND", error)
 
 
+def duplicate_annotation() -> MatrixError:
+    """400 M_DUPLICATE_ANNOTATION: the user sent the same annotation of the event before."""
+    return MatrixError(400, "M_DUPLICATE_ANNOTATION", "You have sent this annotation before")
+
+
 def too_large(error: str) -> MatrixError:
     """413 M_TOO_LARGE: the request, or the event it would make, is too large."""
     return MatrixError(413, "M_TOO_LARGE", error)

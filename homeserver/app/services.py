@@ -66,6 +66,7 @@ from homeserver.services.sync.loop import Sync
 from homeserver.services.timeline.backfill import RoomBackfill
 from homeserver.storage.accounts.accounts import AccountTable
 from homeserver.storage.database import Database
+from homeserver.storage.timeline.relations import RelationTable
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,9 +114,10 @@ def make_services(
     encryption = make_encryption(engine, database, outbound.queries)
     ephemeral = _ephemeral(engine, database, outbound, config, forward)
     push = make_push(engine, database)
-    timeline = make_timeline(engine, RoomBackfill(outbound.backfiller, engine.context.name))
-    pushers = make_pushers(engine, database, push, outside.gateways, timeline.history.event)
     account_data = make_account_data(engine, database, push.rules)
+    backfill = RoomBackfill(outbound.backfiller, engine.context.name)
+    timeline = make_timeline(engine, RelationTable(database), account_data, backfill)
+    pushers = make_pushers(engine, database, push, outside.gateways, timeline.history.event_alone)
     media = make_media(engine, database, config, outbound.requests.media, limiter)
     people = make_member_directory(engine, database, account_data.carry_over, registry.provide_user)
     joining = make_joining(engine, database, outbound)
@@ -141,8 +143,8 @@ def make_services(
         rooms=rooms,
         joining=joining,
         timeline=timeline,
-        message_search=make_message_search(engine, database, timeline.visibility),
-        sync=make_sync(engine, timeline.visibility, sources),
+        message_search=make_message_search(engine, database, timeline),
+        sync=make_sync(engine, timeline, sources),
         filters=Filters(database=database),
         federation=make_federation(
             engine,

@@ -21,6 +21,7 @@ from homeserver.limits.previews import *
 from homeserver.limits.processes import *
 from homeserver.limits.push import *
 from homeserver.limits.pushers import *
+from homeserver.limits.relations import *
 from homeserver.limits.rooms import *
 from homeserver.limits.search import *
 from homeserver.limits.sso import *

@@ -56,13 +56,14 @@ from homeserver.services.accounts.requester import Requester
 from homeserver.services.rooms.directory import ServiceAliases, Target
 from homeserver.storage.database import Database
 from homeserver.storage.postgres_store import PostgresStore
+from homeserver.storage.timeline.relations import RelationTable
 from tests.homeserver.conftest import EMPTY_TABLES
 from tests.spec.witness import check_answer
 
 HERE = ServerName("here.example")
 ALICE, BOB, CAROL, DAVE = (UserId(f"@{name}:{HERE}") for name in ("alice", "bob", "carol", "dave"))
 STRANGER = UserId("@stranger:there.example")
-V3 = "/_matrix/client/v3"
+V1, V3 = "/_matrix/client/v1", "/_matrix/client/v3"
 
 
 class Reply(NamedTuple):
@@ -180,11 +181,18 @@ class World:
         return self.engine.reader
 
     async def call(
-        self, user: UserId, method: str, path: str, body: object = None, *, query: str = ""
+        self,
+        user: UserId,
+        method: str,
+        path: str,
+        body: object = None,
+        *,
+        query: str = "",
+        prefix: str = V3,
     ) -> Reply:
-        """One request below /_matrix/client/v3, by a user on the device DEV."""
-        reply = await self._call(user, method, path, body, query)
-        check_answer(method, V3 + path, reply.status, reply.body)
+        """One request below /_matrix/client/v3 or another prefix, by a user on the device DEV."""
+        reply = await self._call(user, method, prefix + path, body, query)
+        check_answer(method, prefix + path, reply.status, reply.body)
         return reply
 
     async def _call(self, user: UserId, method: str, path: str, body: object, query: str) -> Reply:
@@ -192,7 +200,7 @@ class World:
         for route in self.routes:
             dispatch.add(route.method, route.template, route)
         try:
-            match = dispatch.find(method, V3 + path)
+            match = dispatch.find(method, path)
             request = Request(
                 cast(Any, SimpleNamespace(method=method)),
                 match.params,
@@ -323,9 +331,9 @@ def _world(engine: Engine, database: Database) -> World:
         default_version="11",
         aliases=ServiceAliases(nothing_reserved, nobody_names),
     )
-    timeline = make_timeline(engine, None)
+    timeline = make_timeline(engine, RelationTable(database), account_data, None)
     tokens = PageTokens(engine.committer.history)
-    search = make_message_search(engine, database, timeline.visibility)
+    search = make_message_search(engine, database, timeline)
     parts_of_api = [
         room_routes(engine, rooms, tokens),
         timeline_routes(timeline, search, tokens),

@@ -145,7 +145,7 @@ def _with_syncs(world: World) -> SyncWorld:
         ephemeral.presence.view,
         world.push.counts,
     )
-    sync = make_sync(engine, world.timeline.visibility, sources)
+    sync = make_sync(engine, world.timeline, sources)
     world.routes += table(sync_routes(sync, Filters(database=database)))
     return SyncWorld(
         world,

@@ -328,7 +328,7 @@ class MemoryRooms:
         tables = self._tables
         rooms = [tables.rooms[one] for one in dict.fromkeys(room_ids) if one in tables.rooms]
         return [
-            _row(RoomRow, {**room, **heads})
+            _row(RoomRow, {**room, **heads, "has_relations": False})
             for room in rooms
             if (heads := tables.heads.get(room["room_row_id"])) is not None
         ]

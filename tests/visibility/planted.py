@@ -63,7 +63,7 @@ def _who_left_has_joined_later() -> None:
     async def joined_until(*_: object) -> tuple[int, int]:
         return (2**62, 0)
 
-    Visibility._joined_until = joined_until  # type: ignore[method-assign,assignment]
+    Visibility.joined_until = joined_until  # type: ignore[method-assign,assignment]
 
 
 def _state_is_that_of_now() -> None:

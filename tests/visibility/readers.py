@@ -24,6 +24,8 @@ from homeserver.services.sync.extras import SyncSources
 from homeserver.services.sync.loop import SyncRequest
 from homeserver.services.timeline.backfill import RoomBackfill
 from homeserver.services.timeline.history import PageRequest
+from homeserver.storage.timeline.relations import Bundled
+from tests.homeserver.presence_world import nobody
 from tests.simulation.server import SimulatedServer
 
 DEV = DeviceId("DEV")
@@ -83,23 +85,32 @@ class _NothingUnread:
         return {}
 
 
+class _NoRelations:
+    """The events of stories have none."""
+
+    async def bundled(self, *_: object, **__: object) -> Bundled:
+        return Bundled({}, {}, [], [], set())
+
+
 class Readers:
     """Clients of one server. Answers are decoded JSON; a refusal is REFUSED."""
 
     def __init__(self, server: SimulatedServer) -> None:
         engine = server.engine
-        timeline = make_timeline(engine, RoomBackfill(server.backfiller, server.name))
-        self.history = timeline.history
-        nobody = cast(Any, None)
-        self.state = State(engine.room_context, nobody, nobody, engine.reader)
+        backfill = RoomBackfill(server.backfiller, server.name)
         nothing = cast(Any, _Nothing())
+        no_relations = cast(Any, _NoRelations())
+        timeline = make_timeline(engine, no_relations, nothing, backfill)
+        self.history = timeline.history
+        unused = cast(Any, None)
+        self.state = State(engine.room_context, unused, unused, engine.reader)
         lists, receipts = cast(Any, _NoLists()), cast(Any, _NoReceipts())
         unread = cast(Any, _NothingUnread())
         own, shown = nobody(server.name, engine.context.clock)
         sources = SyncSources(
             nothing, lists, nothing, nothing, receipts, nothing, own, shown, unread
         )
-        self.sync = make_sync(engine, timeline.visibility, sources)
+        self.sync = make_sync(engine, timeline, sources)
 
     async def event(self, user: UserId, room_id: RoomId, event_id: EventId) -> dict[str, Any]:
         """/event."""

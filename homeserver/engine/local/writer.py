@@ -54,6 +54,9 @@ Check: TypeAlias = Callable[[StateMap], StateRef | None]
 """Checks the state that a draft would be built on, under the room's lock. Returns the state event
 that makes the draft redundant; raises MatrixError if the draft must not be sent."""
 
+Verify: TypeAlias = Callable[[Room], Awaitable[None]]
+"""The same for a check that reads events, staged or stored; under the room's lock, too."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Job:
@@ -65,6 +68,7 @@ class _Job:
     transaction: tuple[TransactionKey, bytes] | None = None  # with the hash it is stored under
     unit: Unit | None = None
     check: Check | None = None
+    verify: Verify | None = None
     is_merge: bool = False
 
     @property
@@ -102,23 +106,26 @@ class Writer:
         *,
         transaction: TransactionKey | None = None,
         check: Check | None = None,
+        verify: Verify | None = None,
     ) -> Sent:
         """Builds an event on top of the room, and commits it. A repeat under the same transaction
         gets the first one's result. A state event equal to the current one isn't sent again, nor is
-        a draft that `check` finds redundant.
+        a draft that `check` finds redundant; `check` and `verify` may refuse it.
 
         Raises MatrixError: 404 for a room that is unknown here, 403 if the auth rules or the room's
         policy server refuse, 400 and 413 for an invalid event, 503 if it can't be stored now, or
         the policy server can't be asked.
         """
         if transaction is None:
-            [sent] = await self._commit_drafts(_Job(room_id, [draft], check=check))
+            job = _Job(room_id, [draft], check=check, verify=verify)
+            [sent] = await self._commit_drafts(job)
             return sent
         claim = await self._transactions.begin(transaction)
         if isinstance(claim, Sent):
             return claim
         try:
-            job = _Job(room_id, [draft], transaction=(transaction, claim.digest), check=check)
+            held = (transaction, claim.digest)
+            job = _Job(room_id, [draft], transaction=held, check=check, verify=verify)
             [sent] = await self._commit_drafts(job)
         except OutcomeUnknown as unknown:
             if unknown.event_ids:
@@ -238,6 +245,8 @@ class Writer:
         enough = job.check(room.staged.state) if job.check is not None else None
         if enough is not None:
             return Sent(enough.event_id, room.view.position)
+        if job.verify is not None:
+            await job.verify(room)
         content = draft.event if isinstance(draft, BuiltEvent) else draft
         same = await _same_state(self._rooms, room, room.staged, content)
         if same is not None:
@@ -328,6 +337,9 @@ class Writer:
         )
         if room.watched is not None:
             room.watched += [one.event for one in staged]
+        has_rows = correction is not None and bool(correction.rows)
+        if has_rows or any(one.row.relates_to is not None for one in staged):
+            room.has_relations = True
         _stage_missing(room, staged)
         # From the commit on the store has these events, and states that name them: before the
         # committer reports it, or even though it reports a failure (the server stops, and can't

@@ -39,6 +39,7 @@ from homeserver.engine.rooms.snapshots import (
     first_chain,
     membership_of,
 )
+from homeserver.rules.timeline.relations import relation_columns
 from homeserver.storage.rooms.snapshots import SnapshotRow
 from homeserver.storage.text import escape
 from homeserver.storage.timeline.events import EventRow, Refusal, StoredVerdict
@@ -178,6 +179,7 @@ def event_row(
     at this place of the room's order, else without one."""
     transaction = origin.transaction[0] if origin.transaction else None
     before, after = states
+    relation = relation_columns(event)
     return EventRow(
         room_row_id=room.row_id,
         event_row_id=row_id,
@@ -203,6 +205,9 @@ def event_row(
         if transaction is None
         else f"{transaction.device_id}\n{transaction.transaction_id}",
         json=event.raw,
+        relates_to=relation.relates_to,
+        rel_type=relation.rel_type,
+        edited_ms=relation.edited_ms,
     )
 
 

@@ -47,6 +47,7 @@ from homeserver.engine.rooms.snapshots import (
 )
 from homeserver.engine.rooms.stored import key_of, ref_of
 from homeserver.engine.store import EngineStore
+from homeserver.rules.timeline.relations import relation_columns
 from homeserver.storage.rooms.memberships import MembershipRow
 from homeserver.storage.rooms.snapshots import SnapshotRow
 from homeserver.storage.text import escape
@@ -58,6 +59,7 @@ def _row(
     event: Event, row_id: int, room_row_id: int, *, rejected: bool, redacting: Redacting | None
 ) -> EventRow:
     """Returns an outlier's row; `redacting`: the redaction that came before it."""
+    relation = relation_columns(event if redacting is None else redacting.target)
     return EventRow(
         room_row_id=room_row_id,
         event_row_id=row_id,
@@ -81,6 +83,9 @@ def _row(
         redacted_by=None if redacting is None else redacting.redaction,
         transaction_of=None,
         json=event.raw if redacting is None else redacting.target.raw,
+        relates_to=relation.relates_to,
+        rel_type=relation.rel_type,
+        edited_ms=relation.edited_ms,
     )
 
 
@@ -304,6 +309,7 @@ class Imports:
     def _placed(self, room: Room, chunk: Chunk, filled: Filled) -> None:
         """Updates memory after the chunk is stored: its events, and the missing ones."""
         placed = {EventId(row.event_id) for row in filled.rows}
+        room.has_relations |= any(row.relates_to is not None for row in filled.rows)
         self._rooms.memory.stored(placed)
         for event_id in placed:
             self._rooms.memory.forget_event(event_id)

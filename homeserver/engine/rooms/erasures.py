@@ -39,6 +39,14 @@ class Erasures:
             return set()
         return _later_than(found, await self._store.state_changes.first_join(room.row_id, user_id))
 
+    async def hidden_senders(self, room: Room, user_id: UserId) -> frozenset[UserId]:
+        """Returns the users whose messages a user gets redacted."""
+        known = await self._load()
+        if not known:
+            return frozenset()
+        joined = await self._store.state_changes.first_join(room.row_id, user_id)
+        return frozenset(user for user, at in known.items() if joined is None or joined > at)
+
     async def hidden_from_server(
         self, room: Room, server: ServerName, events: Iterable[Event]
     ) -> set[EventId]:
@@ -52,16 +60,18 @@ class Erasures:
 
     async def _erased(self, events: Iterable[Event]) -> dict[EventId, int]:
         """Returns the messages of erased users, with the position of the erasure."""
-        known = self._erased_at
-        if known is None:
-            known = self._erased_at = await self._store.erasures.load_erased()
-        if not known:
-            return {}
+        known = await self._load()
         return {
             event.event_id: known[event.sender]
             for event in events
             if event.sender in known and not event.is_state
         }
+
+    async def _load(self) -> Mapping[UserId, int]:
+        known = self._erased_at
+        if known is None:
+            known = self._erased_at = await self._store.erasures.load_erased()
+        return known
 
 
 def _later_than(erased: dict[EventId, int], joined: int | None) -> set[EventId]:

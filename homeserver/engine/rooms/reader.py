@@ -55,13 +55,14 @@ class Reader:
             rows = await self._store.events.newest(
                 room.row_id, after=after, up_to=up_to, limit=limit + 1
             )
-            found = [self._placed(row, room) for row in reversed(rows)]
+            found = [self.placed(row, room) for row in reversed(rows)]
         limited = len(found) > limit
         events = found[len(found) - limit :] if limited else found
         prev = event_entry(events[0]).order if events else (room.view.live_index + 1, 0)
         return TimelinePart(events, limited, prev)
 
-    def _placed(self, row: StoredEventRow, room: Room) -> Placed:
+    def placed(self, row: StoredEventRow, room: Room) -> Placed:
+        """Returns a stored event of a room, with its position."""
         position = row.position
         return Placed(-1 if position is None else position, self._rooms.loader.entry_of(row, room))
 
@@ -86,7 +87,7 @@ class Reader:
             position = row.position
             if position is not None and position > room.view.position:
                 break  # committed, but not published yet
-            found.append(self._placed(row, room))
+            found.append(self.placed(row, room))
         return found
 
     async def order_at(self, room: Room, position: int) -> Order:
@@ -122,7 +123,7 @@ class Reader:
                 found[event_id] = placed
         for row in await self._store.events.by_id(wanted - found.keys()):
             if row.room_row_id == room.row_id and row.live_index is not None:
-                found[row.event_id] = self._placed(row, room)
+                found[row.event_id] = self.placed(row, room)
         return found
 
     async def changes(self, room: Room, *, after: int, up_to: int) -> list[tuple[int, StateChange]]:
@@ -165,7 +166,7 @@ class Reader:
         for live_index, gap_index in orders:
             for row in await self._store.events.behind(room.row_id, (live_index, gap_index - 1), 1):
                 if row.order == (live_index, gap_index):
-                    found.append(event_entry(self._placed(row, room)).event)
+                    found.append(event_entry(self.placed(row, room)).event)
         return found
 
 

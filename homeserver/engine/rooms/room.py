@@ -226,6 +226,7 @@ class Room:
         self.awaited = set(gaps.awaited)
         self.watched: list[Event] | None = None  # staged events, while a reader needs them
         self.was_corrected = False  # A verdict was rechecked: earlier decisions may be wrong.
+        self.has_relations = False  # One of its events may relate to another one.
         self.corrections = 0  # events built before a recheck are rebuilt
         self.staged_events: dict[EventId, StoredEvent] = {}
         self.staged_refs: dict[EventId, StateRef] = {}  # the state events among them

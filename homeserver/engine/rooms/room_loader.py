@@ -102,6 +102,7 @@ class RoomLoader:
             gaps=gaps,
             ring_start=0 if is_all else positions[-1] - 1,
         )
+        room.has_relations = row.has_relations
         for one, position in zip(reversed(newest), reversed(positions), strict=True):
             room.remember(Placed(position, self.entry_of(one, room)))
         return room

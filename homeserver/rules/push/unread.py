@@ -5,7 +5,9 @@ Rules:
    the same one, the usual level; only the others are named.
 2. It is unread while it stands behind what its user has read: in its thread, and in the whole room
    (thread ""). What was read never goes back.
-3. An event is in one thread; "main" is the timeline outside of threads.
+3. An event is in a thread if it has the relation `m.thread`, or one of another kind to an event
+   that is in one; three relations are followed at most. All other events are in the main timeline,
+   so are the roots of threads.
 
 Spec: client-server API, "Receiving notifications", "Threaded read receipts".
 """
@@ -19,6 +21,9 @@ import msgspec
 
 from federation.events.ids import EventId, UserId
 from homeserver.rules.push.outcomes import HIGHLIGHTED, SILENT_LEVEL
+
+MAIN: Final = "main"
+"""The main timeline, as receipts call it."""
 
 WHOLE_ROOM: Final = ""
 """What a receipt without a thread reads: all threads."""

@@ -5,13 +5,15 @@ Rules:
    are ignored.
 2. An absent list restricts nothing; an empty one lets nothing through. `not_...` wins.
 3. A `*` in `types` and `not_types` stands for any characters; other lists are exact.
+4. `rel_types` are the kinds of relations of the events themselves (MSC3874), `related_by_...` ask
+   for events that others relate to; the answer's maker looks for these.
 
 Spec: client-server API, "Filtering"; `definitions/sync_filter.yaml`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -20,6 +22,7 @@ from federation.errors import MatrixError
 from federation.events.canonical_json import JsonObject
 from homeserver import limits
 from homeserver.errors import bad_json, invalid_param
+from homeserver.rules.timeline.relations import relation_of
 
 
 class TypePatterns(msgspec.Struct, frozen=True):
@@ -63,6 +66,10 @@ class EventFilter(msgspec.Struct, frozen=True):
     lazy_load_members: bool = False
     include_redundant_members: bool = False
     unread_thread_notifications: bool = False
+    rel_types: frozenset[str] | None = None
+    not_rel_types: frozenset[str] = frozenset()
+    related_by_senders: frozenset[str] | None = None
+    related_by_rel_types: frozenset[str] | None = None
 
     @property
     def allows_all(self) -> bool:
@@ -75,6 +82,8 @@ class EventFilter(msgspec.Struct, frozen=True):
             and self.rooms is None
             and not self.not_rooms
             and self.contains_url is None
+            and self.rel_types is None
+            and not self.not_rel_types
         )
 
     def allows_type(self, event_type: str) -> bool:
@@ -86,6 +95,18 @@ class EventFilter(msgspec.Struct, frozen=True):
     def allows_room(self, room_id: str) -> bool:
         """Returns whether this room may be in the answer."""
         return room_id not in self.not_rooms and (self.rooms is None or room_id in self.rooms)
+
+    def allows_relation(self, content: Mapping[str, Any]) -> bool:
+        """Returns whether an event with this content may be in the answer, by the kind of its
+        relation to another one (MSC3874)."""
+        if self.rel_types is None and not self.not_rel_types:
+            return True
+        relation = relation_of(content)
+        if relation is None:
+            return self.rel_types is None
+        if relation.rel_type in self.not_rel_types:
+            return False
+        return self.rel_types is None or relation.rel_type in self.rel_types
 
     def allows(self, event_type: str, sender: str, has_url: bool = False) -> bool:
         """Returns whether an event may be in the answer. `has_url`: its content has the key
@@ -160,6 +181,10 @@ def parse_event_filter(value: JsonObject) -> EventFilter:
         lazy_load_members=_flag(value, "lazy_load_members") or False,
         include_redundant_members=_flag(value, "include_redundant_members") or False,
         unread_thread_notifications=_flag(value, "unread_thread_notifications") or False,
+        rel_types=_kinds(value, "rel_types"),
+        not_rel_types=_kinds(value, "not_rel_types") or frozenset(),
+        related_by_senders=_identifiers(value, "related_by_senders", "@"),
+        related_by_rel_types=_kinds(value, "related_by_rel_types"),
     )
 
 
@@ -269,6 +294,14 @@ def _identifiers(value: JsonObject, key: str, sigil: str) -> frozenset[str] | No
         if not item.startswith(sigil):
             raise invalid_param(f"{key} must have identifiers that start with {sigil}")
     return frozenset(found)
+
+
+def _kinds(value: JsonObject, key: str) -> frozenset[str] | None:
+    """Parses a list of kinds of relations, under its own name or that of MSC3874."""
+    found = _strings(value, key)
+    if found is None:
+        found = _strings(value, f"org.matrix.msc3874.{key}")
+    return None if found is None else frozenset(found)
 
 
 def _patterns(value: JsonObject, key: str) -> TypePatterns | None:

@@ -31,9 +31,9 @@ from homeserver.engine.followers.memberships import Memberships
 from homeserver.engine.rooms.reader import Reader, event_entry
 from homeserver.engine.rooms.rooms import Rooms
 from homeserver.rules.account_data.ignored_users import IGNORED_USER_LIST
-from homeserver.rules.push.threads import MAIN, RELATES_TO
-from homeserver.rules.push.unread import WHOLE_ROOM, ReadMarks
+from homeserver.rules.push.unread import MAIN, WHOLE_ROOM, ReadMarks
 from homeserver.rules.rooms.head_merges import MERGE_TYPE
+from homeserver.rules.timeline.relations import RELATES_TO
 from homeserver.services.push.evaluator import Evaluator, levels_of
 from homeserver.services.push.push_rules import PUSH_RULES
 from homeserver.services.push.replays import LogReplay

@@ -27,9 +27,9 @@ from homeserver.engine.rooms.rooms import Rooms
 from homeserver.rules.any_json import load_any
 from homeserver.rules.push.conditions import EventFacts, RuleOwner
 from homeserver.rules.push.outcomes import SILENT, SILENT_LEVEL, Outcome
-from homeserver.rules.push.threads import MAIN, relation_of
-from homeserver.rules.push.unread import EventLevels
+from homeserver.rules.push.unread import MAIN, EventLevels
 from homeserver.rules.rooms.head_merges import MERGE_TYPE
+from homeserver.rules.timeline.relations import relation_of
 from homeserver.services.push.audiences import Audiences, PushAudience
 
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import msgspec
 import orjson
 
 from federation.events.ids import EventId, RoomId
 from homeserver.engine.log.log_history import LogHistory
 from homeserver.engine.rooms.rooms import Rooms
-from homeserver.rules.push.threads import MAIN
-from homeserver.rules.push.unread import Count, ThreadCounts, whole_room
+from homeserver.rules.push.unread import MAIN, Count, ThreadCounts, whole_room
 from homeserver.services.sync.plans import RoomPlan, RoomSummary
 from homeserver.services.sync.rooms.timelines import SyncTimeline
 from homeserver.services.timeline.client_events import (
@@ -82,12 +82,14 @@ async def add_rooms(
     plans: Sequence[RoomPlan],
     viewer: Viewer,
     *,
+    bundles: Mapping[EventId, bytes],
     history: LogHistory,
     use_state_after: bool,
     by_thread: bool,
 ) -> None:
     """Fetches the events of all plans, in as few calls as possible, and adds the rooms.
-    `by_thread`: unread notifications are counted for each thread."""
+    `bundles` are the aggregations of events; `by_thread`: unread notifications are counted for each
+    thread."""
     state_ids: set[EventId] = set()
     replaced: set[EventId] = set()
     redactions: set[EventId] = set()
@@ -98,6 +100,7 @@ async def add_rooms(
         redactions |= more_redactions
     state = await load_shared(rooms, state_ids, viewer) if state_ids else {}
     extras = await load_extras(rooms, (replaced, redactions), viewer)
+    extras = msgspec.structs.replace(extras, bundles=bundles) if bundles else extras
     state_name = b"state_after" if use_state_after else b"state"
     for plan in plans:
         events = [

@@ -16,7 +16,7 @@ Spec: client-server API, "Syncing".
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -45,6 +45,7 @@ from homeserver.services.sync.rooms.departed import DepartedRooms
 from homeserver.services.sync.rooms.invites import stripped_state
 from homeserver.services.sync.rooms.joined import RoomPlanner
 from homeserver.services.sync.rooms.state import NAMING_KEYS
+from homeserver.services.timeline.bundles import Bundles, RoomEvents
 from homeserver.services.timeline.client_events import Viewer
 from homeserver.storage.logs import LOG
 
@@ -88,6 +89,9 @@ class Sync:
         departures: DepartedRooms,
         lazy_members: LazyMembers,
         sources: SyncSources,
+        *,
+        bundles: Bundles,
+        ignored: IgnoredUsers,
     ) -> None:
         self._engine = engine
         self._planner = planner
@@ -96,7 +100,8 @@ class Sync:
         self._sources = sources
         self._extras = SyncExtras(sources)
         self._presence = SyncPresence(sources.presence, engine.rooms)
-        self._ignored = IgnoredUsers(sources.account_data, engine.committer)
+        self._bundles = bundles
+        self._ignored = ignored
 
     async def sync(self, request: SyncRequest) -> bytes:
         """Returns the JSON of an answer; waits up to `timeout_ms` for something new."""
@@ -216,6 +221,7 @@ class Sync:
                 self._engine.rooms,
                 wanted,
                 self._viewer(scope),
+                bundles=await self._bundled(context, wanted),
                 history=self._engine.committer.history,
                 use_state_after=scope.use_state_after,
                 by_thread=scope.filter.room.timeline.unread_thread_notifications,
@@ -224,6 +230,21 @@ class Sync:
             stripped = await stripped_state(self._engine.rooms, room_id, scope.user_id, user_room)
             kind = user_room.membership
             answer.add_room(kind, room_id, b'{"%b_state":%b}' % (kind.encode(), stripped))
+
+    async def _bundled(
+        self, context: SyncContext, plans: Sequence[RoomPlan]
+    ) -> Mapping[EventId, bytes]:
+        """Returns aggregations of the events of limited timelines, as of the answer's position. In
+        other timelines the client sees what relates to the events itself."""
+        groups = []
+        for plan in plans:
+            if plan.timeline.limited and plan.timeline.events:
+                room = await self._engine.rooms.get(plan.room_id)
+                user_room = context.memberships.get(plan.room_id)
+                if room is not None:
+                    groups.append(RoomEvents(room, user_room, plan.timeline.events))
+        viewer, up_to = self._viewer(context.scope), context.scope.up_to
+        return await self._bundles.rendered(viewer, groups, up_to) if groups else {}
 
     def _viewer(self, scope: SyncScope) -> Viewer:
         return Viewer(

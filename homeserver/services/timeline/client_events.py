@@ -63,10 +63,12 @@ class Replaced(NamedTuple):
 
 
 class Extras(msgspec.Struct, frozen=True):
-    """The data beside the event that `unsigned` needs: replaced events, and redactions."""
+    """The data beside the event that `unsigned` needs: replaced events, redactions, and
+    aggregations as JSON (`bundles`)."""
 
     replaced: Mapping[EventId, Replaced]
     redactions: Mapping[EventId, bytes]
+    bundles: Mapping[EventId, bytes] = {}
 
 
 NO_EXTRAS = Extras({}, {})
@@ -130,6 +132,9 @@ def render(seen: Seen, viewer: Viewer, extras: Extras = NO_EXTRAS) -> bytes:
     sent = entry.transaction
     if sent and sent.device_id == viewer.device_id and sent.user_id == viewer.user_id:
         parts.append(b'"transaction_id":%b' % orjson.dumps(sent.transaction_id))
+    bundle = extras.bundles.get(event.event_id) if extras.bundles else None
+    if bundle is not None:
+        parts.append(b'"m.relations":%b' % bundle)
     shared = _federation_json(event) if viewer.federation_format else entry.client
     whole = b'%b,"unsigned":{%b}}' % (shared[:-1], b",".join(parts))
     return whole if viewer.fields is None else _selected(whole, viewer.fields)
@@ -165,6 +170,8 @@ def json_object(members: Sequence[tuple[str, bytes]]) -> bytes:
 def allows(wanted: EventFilter, entry: EventEntry) -> bool:
     """Returns whether a filter lets an event through."""
     event = entry.event
-    return wanted.allows_room(event.room_id) and wanted.allows(
-        event.type, event.sender, "url" in event.content
+    return (
+        wanted.allows_room(event.room_id)
+        and wanted.allows(event.type, event.sender, "url" in event.content)
+        and wanted.allows_relation(event.content)
     )

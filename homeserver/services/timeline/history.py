@@ -8,8 +8,8 @@ Rules:
 3. If history is missing at or behind the page, in either direction, other servers are asked for a
    bounded time; then the page has the events stored here (`history_gaps`). It has an `end` while
    anything is missing.
-4. An event that may not be seen is treated as missing: 404. The same holds for state: a user who
-   isn't in the room any more gets the state of when they were.
+4. A user who isn't in the room any more gets the state of when they were.
+5. Events have their aggregations (`bundles`); those of a page's state don't.
 
 Spec: client-server API, /messages, /event, /context; "Lazy-loading room members".
 """
@@ -25,17 +25,19 @@ import orjson
 from federation.events import event_types
 from federation.events.ids import EventId, RoomId, StateKey, UserId
 from federation.ports import Clock
-from homeserver import errors, limits
+from homeserver import limits
 from homeserver.engine.entries import Placed
-from homeserver.engine.followers.memberships import Memberships, UserRoom
+from homeserver.engine.followers.memberships import UserRoom
 from homeserver.engine.log.log_history import LogHistory
-from homeserver.engine.rooms.reader import BEGINNING, END, Reader, event_entry
+from homeserver.engine.rooms.reader import BEGINNING, Reader, event_entry
 from homeserver.engine.rooms.rooms import Room, Rooms
 from homeserver.engine.rooms.snapshots import StateRef
 from homeserver.rules.sync.filters import EventFilter
 from homeserver.rules.sync.sync_tokens import Order, Point, SyncToken, just_after, just_before
 from homeserver.services.accounts.requester import Requester
+from homeserver.services.timeline.access import ReadAccess
 from homeserver.services.timeline.backfill import RoomBackfill
+from homeserver.services.timeline.bundles import Bundles, RoomEvents
 from homeserver.services.timeline.client_events import (
     Seen,
     Viewer,
@@ -48,7 +50,6 @@ from homeserver.services.timeline.client_events import (
 )
 from homeserver.services.timeline.history_gaps import HistoryGaps, Reach
 from homeserver.services.timeline.visibility import Visibility
-from homeserver.storage.logs import LOG
 
 _GONE = ("leave", "ban", "knock")
 
@@ -86,8 +87,9 @@ class History:
         self,
         rooms: Rooms,
         reader: Reader,
-        memberships: Memberships,
+        access: ReadAccess,
         visibility: Visibility,
+        bundles: Bundles,
         *,
         clock: Clock,
         log_history: LogHistory,
@@ -95,8 +97,9 @@ class History:
     ) -> None:
         self._rooms = rooms
         self._reader = reader
-        self._memberships = memberships
+        self._access = access
         self._visibility = visibility
+        self._bundles = bundles
         self._clock = clock
         self._log_history = log_history
         self._gaps = HistoryGaps(reader, backfill)
@@ -107,13 +110,15 @@ class History:
         """Returns the JSON of a page. Raises 403 M_FORBIDDEN for a user who may not read the
         room.
         """
-        room, user_room = await self._readable(requester.user_id, request.room_id)
+        room, user_room = await self._access.readable(requester.user_id, request.room_id)
         where = _Where(room, requester.user_id, user_room)
         start = await self._start(where, request)
-        stop = await self._point(room, request.stop) if request.stop is not None else None
+        stop = None
+        if request.stop is not None:
+            stop = await self._access.point(room, request.stop)
         page = await self._page(where, request, start, stop)
         viewer = self._viewer(requester)
-        extras = await load_extras(self._rooms, needed(page.events), viewer)
+        extras = await self._bundles.extras(viewer, [RoomEvents(room, user_room, page.events)])
         parts = [
             ("start", self._token(start)),
             ("chunk", json_list([render(seen, viewer, extras) for seen in page.events])),
@@ -139,6 +144,9 @@ class History:
         if request.backwards:
             seen.reverse()
         kept = [one for one in seen if allows(request.filter, one.entry)]
+        kept = await self._bundles.related_by(
+            where.user_id, RoomEvents(room, where.user_room, kept), request.filter
+        )
         end = start
         if found:
             last = event_entry(found[-1]).order
@@ -179,7 +187,7 @@ class History:
     async def _start(self, where: _Where, request: PageRequest) -> Point:
         room, own = where.room, where.user_room
         if request.start is not None:
-            return await self._point(room, request.start)
+            return await self._access.point(room, request.start)
         if not request.backwards:
             return Point(BEGINNING)
         if own is not None and own.membership in _GONE and not await self._is_current(where):
@@ -187,14 +195,6 @@ class History:
             if left is not None:
                 return just_after(event_entry(left).order)
         return just_after((room.view.live_index, 0))
-
-    async def _point(self, room: Room, token: Point | SyncToken) -> Point:
-        """Returns the position of a token in this room: a sync's token is after everything that the
-        sync sent.
-        """
-        if isinstance(token, Point):
-            return Point(max(BEGINNING, min(END, token.before)))
-        return just_after(await self._reader.order_at(room, token.position(LOG)))
 
     async def _members(self, where: _Where, events: Sequence[Seen]) -> list[bytes]:
         """Returns the member events of the senders: the current ones, or those that the reader last
@@ -217,13 +217,14 @@ class History:
         """Returns the JSON of an event. Raises 404 M_NOT_FOUND if there is none that the user may
         see.
         """
-        room = await self._rooms.get(room_id)
-        user_room = (await self._memberships.of(requester.user_id)).get(room_id)
-        seen = None
-        if room is not None:
-            seen = await self._seen(room, requester.user_id, user_room, event_id)
-        if seen is None:
-            raise errors.not_found("There is no such event, or you may not see it")
+        room, user_room, seen = await self._access.event(requester.user_id, room_id, event_id)
+        viewer = self._viewer(requester)
+        extras = await self._bundles.extras(viewer, [RoomEvents(room, user_room, [seen])])
+        return render(seen, viewer, extras)
+
+    async def event_alone(self, requester: Requester, room_id: RoomId, event_id: EventId) -> bytes:
+        """Returns the same without aggregations, for push."""
+        _, _, seen = await self._access.event(requester.user_id, room_id, event_id)
         viewer = self._viewer(requester)
         return render(seen, viewer, await load_extras(self._rooms, needed([seen]), viewer))
 
@@ -232,17 +233,7 @@ class History:
         room = await self._rooms.get(room_id)
         if room is None or user_id not in room.joined_local:
             return False
-        user_room = (await self._memberships.of(user_id)).get(room_id)
-        return await self._seen(room, user_id, user_room, event_id) is not None
-
-    async def _seen(
-        self, room: Room, user_id: UserId, user_room: UserRoom | None, event_id: EventId
-    ) -> Seen | None:
-        placed = await self._reader.place(room, event_id)
-        if placed is None:
-            return None
-        seen = await self._visibility.visible(room, user_id, user_room, [placed])
-        return seen[0] if seen else None
+        return await self._access.find(user_id, room_id, event_id) is not None
 
     async def context(
         self,
@@ -255,21 +246,20 @@ class History:
     ) -> bytes:
         """Returns the JSON of an event with up to `limit` events around it, and the state at the
         last of them. Raises 403 for a user who may not read the room, 404 as `event`."""
-        room, user_room = await self._readable(requester.user_id, room_id)
-        seen = await self._seen(room, requester.user_id, user_room, event_id)
-        if seen is None:
-            raise errors.not_found("There is no such event, or you may not see it")
+        room, user_room = await self._access.readable(requester.user_id, room_id)
+        seen = (await self._access.event(requester.user_id, room_id, event_id)).seen
         order = seen.entry.order
         before, after = await self._around(room, order, limit)
         around = [*before[::-1], seen.placed, *after]
         visible = await self._visibility.visible(room, requester.user_id, user_room, around)
         viewer = self._viewer(requester)
-        extras = await load_extras(self._rooms, needed(visible), viewer)
-        shown = {
-            one.entry.event.event_id: render(one, viewer, extras)
-            for one in visible
-            if one.placed is seen.placed or allows(wanted, one.entry)
-        }
+        kept = [one for one in visible if one.placed is seen.placed or allows(wanted, one.entry)]
+        asked = await self._bundles.related_by(
+            requester.user_id, RoomEvents(room, user_room, kept), wanted
+        )
+        kept = [one for one in kept if one.placed is seen.placed or one in asked]
+        extras = await self._bundles.extras(viewer, [RoomEvents(room, user_room, kept)])
+        shown = {one.entry.event.event_id: render(one, viewer, extras) for one in kept}
         end = event_entry(around[-1])
         where = _Where(room, requester.user_id, user_room)
         state = await self._context_state(where, _last(shown, visible))
@@ -329,17 +319,6 @@ class History:
         return list((await self._rooms.client_events(ids)).values())
 
     # Readers
-
-    async def _readable(self, user_id: UserId, room_id: RoomId) -> tuple[Room, UserRoom | None]:
-        """Returns the room, if the user is or was in it, or anyone may read it. Raises 403."""
-        room = await self._rooms.get(room_id)
-        user_room = (await self._memberships.of(user_id)).get(room_id)
-        if room is not None and (
-            await self._visibility.was_joined(room, user_id, user_room)
-            or await self._visibility.is_world_readable(room)
-        ):
-            return room, user_room
-        raise errors.forbidden("You aren't a member of this room")
 
     async def _is_current(self, where: _Where) -> bool:
         """Returns whether the reader sees the room's current state."""

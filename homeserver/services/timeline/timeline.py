@@ -6,6 +6,8 @@ Rules:
    has the endpoint and its path, so the same ID counts anew for another room or event type.
 3. A client's redaction is refused here unless the sender wrote the target or has the `redact`
    level: since room version 3 the auth rules let every redaction pass.
+4. An annotation isn't sent twice, nor is a thread begun at an event that has a relation. The writer
+   asks for this, after it has looked for the transaction ID (`related_sends`).
 
 Spec: client-server API, "Sending events to a room", "Redactions", "Transaction identifiers".
 """
@@ -29,11 +31,9 @@ from federation.graph.auth.power_levels import PowerLevels
 from federation.graph.building import EventDraft
 from homeserver import errors, limits
 from homeserver.engine.entries import TransactionKey
-from homeserver.services.rooms.room_access import (
-    RoomAccess,
-    RoomContext,
-    as_forbidden,
-)
+from homeserver.services.rooms.room_access import RoomAccess, RoomContext, as_forbidden
+from homeserver.services.timeline.related_sends import RelatedSends
+from homeserver.storage.timeline.relations import RelationTable
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,14 +55,16 @@ class SendRequest:
 class Timeline:
     """Sends events that aren't state."""
 
-    def __init__(self, engine: RoomContext) -> None:
+    def __init__(self, engine: RoomContext, relations: RelationTable) -> None:
         self._rooms = engine.rooms
         self._writer = engine.writer
         self._access = RoomAccess(engine)
+        self._related = RelatedSends(engine.rooms, relations)
 
     async def send(self, request: SendRequest) -> EventId:
         """Sends an event; returns after its commit. Raises 403 M_FORBIDDEN, 413 M_TOO_LARGE, 400
-        M_INVALID_PARAM for a transaction ID that is too long."""
+        M_INVALID_PARAM for a transaction ID that is too long, M_DUPLICATE_ANNOTATION for a repeated
+        annotation, M_UNKNOWN for a thread at an event that has a relation."""
         if request.type == event_types.REDACTION:
             return await self._send_redaction(request)
         draft = EventDraft(
@@ -134,7 +136,9 @@ class Timeline:
             )
         key = TransactionKey(request.user_id, request.device_id, path, transaction_id)
         try:
-            sent = await self._writer.send(request.room_id, draft, transaction=key)
+            sent = await self._writer.send(
+                request.room_id, draft, transaction=key, verify=self._related.check_of(draft)
+            )
         except MatrixError as error:
             raise as_forbidden(error) from error
         return sent.event_id

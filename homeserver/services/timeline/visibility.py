@@ -79,7 +79,7 @@ class Visibility:
         shown = [one.entry.event for one in seen]
         hidden = await self._rooms.erasures.hidden_from_user(room, user_id, shown)
         if hidden:
-            seen = [_redacted(one) if one.entry.event.event_id in hidden else one for one in seen]
+            seen = [redacted(one) if one.entry.event.event_id in hidden else one for one in seen]
         redactions = {one.entry.redacted_by for one in seen if one.entry.redacted_by is not None}
         if not redactions:
             return seen
@@ -105,7 +105,7 @@ class Visibility:
                 return quick
         ids = [event_entry(placed).event.event_id for placed in events]
         moments = await self._reader.moments.of_user(room, user_id, ids)
-        joined_until = await self._joined_until(room, user_id, user_room)
+        joined_until = await self.joined_until(room, user_id, user_room)
         is_forgotten = user_room is not None and user_room.forgotten
         seen = []
         for placed in events:
@@ -169,6 +169,26 @@ class Visibility:
             for one in seen
         ]
 
+    async def seen_by_states(
+        self,
+        room: Room,
+        user_id: UserId,
+        user_room: UserRoom | None,
+        events: Mapping[EventId, bool],
+    ) -> set[EventId]:
+        """Returns those of the events whose states let the user see them; each with whether it was
+        sent before their time in the room ended (`joined_until`)."""
+        moments = await self._reader.moments.of_user(room, user_id, events)
+        is_forgotten = user_room is not None and user_room.forgotten
+        seen = set()
+        for event_id, is_earlier in events.items():
+            before, after = moments.get(event_id, _UNKNOWN)
+            if is_forgotten:
+                before, after = _as_stranger(before), _as_stranger(after)
+            if may_see(before, after, joined_later=is_earlier):
+                seen.add(event_id)
+        return seen
+
     async def _former_membership(self, entry: EventEntry) -> str:
         if entry.replaces is None:
             return "leave"
@@ -191,7 +211,7 @@ class Visibility:
             return True
         return await self._stay(room, user_id, user_room) is not None
 
-    async def _joined_until(self, room: Room, user_id: UserId, user_room: UserRoom | None) -> Order:
+    async def joined_until(self, room: Room, user_id: UserId, user_room: UserRoom | None) -> Order:
         """Returns the place where the user's last time in the room ended: events before it were
         sent before they "joined at any point after"."""
         if user_room is not None and user_room.membership == "join":
@@ -236,8 +256,9 @@ class Visibility:
         return None
 
 
-def _redacted(seen: Seen) -> Seen:
-    """Returns the event as a reader sees it who joined after the sender was erased."""
+def redacted(seen: Seen) -> Seen:
+    """Returns the event as a reader sees it who may not see what its sender wrote: the sender was
+    erased before they joined, or they ignore them."""
     event = redact_event(seen.entry.event)
     entry = msgspec.structs.replace(seen.entry, event=event, kept_client=kept_client(event))
     return seen._replace(placed=msgspec.structs.replace(seen.placed, entry=entry))

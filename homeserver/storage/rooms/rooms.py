@@ -12,7 +12,8 @@ from homeserver.storage.database import Connection, Database
 
 class RoomRow(msgspec.Struct, frozen=True):
     """A room with its forward extremities (row numbers of events), the snapshot of its current
-    state, and the live index and log position of its newest event."""
+    state, and the live index and log position of its newest event. `has_relations`: one of its
+    events relates to another one."""
 
     room_row_id: int
     room_id: RoomId
@@ -21,6 +22,7 @@ class RoomRow(msgspec.Struct, frozen=True):
     snapshot_row_id: int
     live_index: int
     position: int
+    has_relations: bool
 
 
 async def ensure(connection: Connection, room_row_id: int, room_id: str, version: str) -> int:
@@ -77,7 +79,10 @@ class RoomTable:
         """Returns rooms with their heads; rooms that are known only by their ID are left out."""
         rows = await self._database.fetch(
             "SELECT r.room_row_id, r.room_id, r.version, h.heads, h.snapshot_row_id, h.live_index,"
-            " h.position"
+            " h.position, (SELECT relates_to FROM events e WHERE e.room_row_id = r.room_row_id"
+            # Ordered as the index, which has such events alone: none of the others is read.
+            "  AND relates_to IS NOT NULL AND live_index IS NOT NULL"
+            "  ORDER BY relates_to, rel_type, live_index, gap_index LIMIT 1) IS NOT NULL"
             " FROM rooms r JOIN room_heads h USING (room_row_id) WHERE r.room_id = ANY($1::text[])",
             list(room_ids),
         )

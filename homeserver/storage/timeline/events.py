@@ -60,6 +60,9 @@ class EventRow(msgspec.Struct, frozen=True):
     redacted_by: str | None
     transaction_of: str | None
     json: bytes
+    relates_to: str | None = None
+    rel_type: str | None = None
+    edited_ms: int | None = None
 
     def decided(self, verdict: StoredVerdict, refusal: Refusal | None) -> EventRow:
         """Returns the row with this verdict, and the reason for one that refuses the event."""
@@ -138,8 +141,8 @@ class StoredEventRow(msgspec.Struct, frozen=True):
         return self.snapshot_after
 
     def to_write(self) -> EventRow:
-        """Returns the row as it is, to change and write."""
-        return EventRow(*(getattr(self, name) for name in _COLUMNS))
+        """Returns the row as it is, to change and write: its relation stays as it is stored."""
+        return EventRow(*(getattr(self, name) for name in _COLUMNS if hasattr(self, name)))
 
 
 class RoomEventRow(StoredEventRow, frozen=True):
@@ -188,7 +191,7 @@ class SnapshotsAroundRow(msgspec.Struct, frozen=True, gc=False):
 _COLUMNS = EventRow.__struct_fields__
 _TYPES = (  # noqa: SIM905 - a table in two lines
     "bigint bigint text text text text text bigint bigint bigint smallint text text boolean"
-    " boolean boolean bigint bigint text text text bytea"
+    " boolean boolean bigint bigint text text text bytea text text bigint"
 ).split()
 COLUMNS = tuple(zip(_COLUMNS, _TYPES, strict=True))
 """Names and types."""
@@ -204,11 +207,12 @@ _PLACE = (
     " snapshot_before = excluded.snapshot_before, snapshot_after = excluded.snapshot_after,"
     " replaces = excluded.replaces"
 )
-_READ = ", ".join("e." + name for name in StoredEventRow.__struct_fields__)
+READ = ", ".join("e." + name for name in StoredEventRow.__struct_fields__)
 _VERDICTS = tuple(StoredVerdict)
 
 
-def _stored(rows: Iterable[Sequence[Any]]) -> list[StoredEventRow]:
+def stored(rows: Iterable[Sequence[Any]]) -> list[StoredEventRow]:
+    """Returns rows of the columns `READ`."""
     return [StoredEventRow(_VERDICTS[verdict], *rest) for verdict, *rest in rows]
 
 
@@ -282,11 +286,10 @@ async def has_any(connection: Connection, room_row_id: int) -> bool:
 async def redact(
     connection: Connection, room_row_id: int, event_id: str, *, json: bytes, redacted_by: str
 ) -> None:
-    """Replaces an event's bytes by its redacted form; from now on the redaction is shown to
-    clients.
-    """
+    """Replaces an event by its redacted form; from now on the redaction is shown to clients."""
     await connection.execute(
-        "UPDATE events SET json = $3, redacted_by = $4 WHERE room_row_id = $1 AND event_id = $2",
+        "UPDATE events SET json = $3, redacted_by = $4, relates_to = NULL, rel_type = NULL,"
+        " edited_ms = NULL WHERE room_row_id = $1 AND event_id = $2",
         room_row_id,
         event_id,
         json,
@@ -309,7 +312,7 @@ class EventTable:
     async def by_id(self, event_ids: Collection[str]) -> list[RoomEventRow]:
         """Returns these events, in no order."""
         rows = await self._database.fetch(
-            f"SELECT {_READ}, r.room_id, r.version FROM events e JOIN rooms r USING (room_row_id)"
+            f"SELECT {READ}, r.room_id, r.version FROM events e JOIN rooms r USING (room_row_id)"
             " WHERE e.event_id = ANY($1::text[])",
             list(event_ids),
         )
@@ -388,14 +391,14 @@ class EventTable:
     async def newest_of_each(self, room_row_ids: Sequence[int], limit: int) -> list[StoredEventRow]:
         """Returns the newest live events of each room, newest first."""
         rows = await self._database.fetch(
-            f"SELECT {_READ} FROM unnest($1::bigint[]) AS u (room_row_id) CROSS JOIN LATERAL ("
+            f"SELECT {READ} FROM unnest($1::bigint[]) AS u (room_row_id) CROSS JOIN LATERAL ("
             " SELECT * FROM events WHERE room_row_id = u.room_row_id"
             " AND live_index IS NOT NULL AND gap_index = 0"
             " ORDER BY live_index DESC LIMIT $2) e",
             list(room_row_ids),
             limit,
         )
-        return _stored(rows)
+        return stored(rows)
 
     async def newest(
         self, room_row_id: int, *, after: int, up_to: int, limit: int
@@ -404,7 +407,7 @@ class EventTable:
         `live_index` and `position` of live events grow together, so the walk down the order index
         stops at `limit`."""
         rows = await self._database.fetch(
-            f"SELECT {_READ} FROM events e WHERE room_row_id = $1"
+            f"SELECT {READ} FROM events e WHERE room_row_id = $1"
             " AND live_index IS NOT NULL AND gap_index = 0 AND position > $2 AND position <= $3"
             " ORDER BY live_index DESC LIMIT $4",
             room_row_id,
@@ -412,34 +415,34 @@ class EventTable:
             up_to,
             limit,
         )
-        return _stored(rows)
+        return stored(rows)
 
     async def before(
         self, room_row_id: int, order: tuple[int, int], limit: int
     ) -> list[StoredEventRow]:
         """Returns events before a place, newest first."""
         rows = await self._database.fetch(
-            f"SELECT {_READ} FROM events e WHERE room_row_id = $1 AND live_index IS NOT NULL"
+            f"SELECT {READ} FROM events e WHERE room_row_id = $1 AND live_index IS NOT NULL"
             " AND (live_index, gap_index) < ($2, $3)"
             " ORDER BY live_index DESC, gap_index DESC LIMIT $4",
             room_row_id,
             *order,
             limit,
         )
-        return _stored(rows)
+        return stored(rows)
 
     async def behind(
         self, room_row_id: int, order: tuple[int, int], limit: int
     ) -> list[StoredEventRow]:
         """Returns events after a place, oldest first."""
         rows = await self._database.fetch(
-            f"SELECT {_READ} FROM events e WHERE room_row_id = $1 AND live_index IS NOT NULL"
+            f"SELECT {READ} FROM events e WHERE room_row_id = $1 AND live_index IS NOT NULL"
             " AND (live_index, gap_index) > ($2, $3) ORDER BY live_index, gap_index LIMIT $4",
             room_row_id,
             *order,
             limit,
         )
-        return _stored(rows)
+        return stored(rows)
 
     async def order_at(self, room_row_id: int, position: int) -> tuple[int, int] | None:
         """Returns the place of the newest live event at or before a log position."""
@@ -462,9 +465,7 @@ class EventTable:
         return 0 if json is None else int(orjson.loads(json)["depth"])
 
     async def state_events(self, room_row_id: int, *, after: int, limit: int) -> list[EventJsonRow]:
-        """Returns a room's state events, of any verdict, with a row number past `after`, in its
-        order.
-        """
+        """Returns a room's state events, of any verdict, with numbers past `after`, in order."""
         rows = await self._database.fetch(
             "SELECT event_row_id, event_id, json FROM events WHERE room_row_id = $1"
             " AND event_row_id > $2 AND state_key IS NOT NULL ORDER BY event_row_id LIMIT $3",

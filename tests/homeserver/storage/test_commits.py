@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from homeserver.storage import commits
@@ -71,3 +72,15 @@ async def test_a_batch_without_transactions_or_of_no_room(database: Database) ->
         assert await commits.messages(connection, (1, 1, 2), ROWS[:1], HEADS[:1], [])
         assert await commits.messages(connection, (1, 2, 3), [], [], [])
     assert await state(database) == (3, [(OTHER, [1], 50, 1, 1), (ROOM, [2], 50, 2, 2)])
+
+
+@pytest.mark.usefixtures("log")
+async def test_a_batch_in_which_a_message_has_a_relation_keeps_it(database: Database) -> None:
+    """Beside messages without one."""
+    related = msgspec.structs.replace(ROWS[0], relates_to="$1", rel_type="m.replace", edited_ms=7)
+    async with database.connection() as connection:
+        assert await commits.messages(connection, (1, 1, 3), [related, ROWS[1]], HEADS, SENT)
+    rows = await database.fetch(
+        "SELECT relates_to, rel_type, edited_ms FROM events ORDER BY event_row_id"
+    )
+    assert [tuple(row) for row in rows] == [("$1", "m.replace", 7), (None, None, None)]

@@ -88,6 +88,7 @@ PARAMETERS = {
     "appserviceId": "irc",
     "networkId": "irc",
     "protocol": "irc",
+    "relType": "m.thread",
 }
 
 BODIES: dict[str, dict[str, Any]] = {
@@ -287,6 +288,17 @@ QUERIES: dict[str, dict[str, str]] = {
         "filter": "{}",
     },
     "GET /rooms/{roomId}/context/{eventId}": {"limit": "1", "filter": "{}"},
+    **{
+        f"GET /rooms/{{roomId}}/relations/{{eventId}}{rest}": {
+            "from": "",
+            "to": "",
+            "dir": "b",
+            "limit": "1",
+            "recurse": "true",
+        }
+        for rest in ("", "/{relType}", "/{relType}/{eventType}")
+    },
+    "GET /rooms/{roomId}/threads": {"from": "", "limit": "1", "include": "all"},
     "PUT /pushrules/global/{kind}/{ruleId}": {"before": "mine", "after": "mine"},
     "GET /mutual_rooms": {"user_id": "@bob:here.example"},
     "GET /uk.half-shot.msc2666/user/mutual_rooms": {"user_id": "@bob:here.example"},

@@ -56,9 +56,9 @@ _PASSES = frozenset(
         "appservices",
         "push_counts",
         "push_events",
+        "push_redactions",
         "push_position",
         "push_reads",
-        "push_redactions",
         "push_rooms",
     }
 )

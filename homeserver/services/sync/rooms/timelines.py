@@ -29,6 +29,7 @@ from homeserver.engine.rooms.reader import Reader, event_entry
 from homeserver.engine.rooms.rooms import Room
 from homeserver.rules.sync.filters import EventFilter
 from homeserver.rules.sync.sync_tokens import Point, just_after, just_before
+from homeserver.services.timeline.bundles import Bundles, RoomEvents
 from homeserver.services.timeline.client_events import Seen, allows
 from homeserver.services.timeline.visibility import Visibility
 
@@ -80,9 +81,10 @@ NOTHING = SyncTimeline([], (), False, None)
 class Timelines:
     """Reads timelines."""
 
-    def __init__(self, reader: Reader, visibility: Visibility) -> None:
+    def __init__(self, reader: Reader, visibility: Visibility, bundles: Bundles) -> None:
         self._reader = reader
         self._visibility = visibility
+        self._bundles = bundles
 
     async def newest(
         self,
@@ -103,6 +105,8 @@ class Timelines:
             read = await self._behind_gap(room, part.events)
             seen = await self._visibility.visible(room, reader.user_id, reader.user_room, read)
             seen = [one for one in seen if _is_wanted(one, wanted, reader.ignored)]
+            group = RoomEvents(room, reader.user_room, seen)
+            seen = await self._bundles.related_by(reader.user_id, group, wanted)
             is_whole_read = not part.limited or read is not part.events
             if len(seen) >= limit or is_whole_read or to_read >= limits.SYNC_TIMELINE_READ:
                 break

@@ -1,4 +1,5 @@
-"""Results of a search as clients get them: events with their context, groups, and states.
+"""Results of a search as clients get them: events with their aggregations and context, groups, and
+states.
 
 Spec: client-server API, POST /search.
 """
@@ -29,6 +30,7 @@ from homeserver.rules.timeline.search_requests import (
     format_search_token,
 )
 from homeserver.services.accounts.requester import Requester
+from homeserver.services.timeline.bundles import Bundles, RoomEvents
 from homeserver.services.timeline.client_events import (
     Seen,
     Viewer,
@@ -69,19 +71,25 @@ class SearchResults:
         reader: Reader,
         memberships: Memberships,
         visibility: Visibility,
+        bundles: Bundles,
         *,
         clock: Clock,
         log_history: LogHistory,
     ) -> None:
         self._rooms, self._reader, self._memberships = rooms, reader, memberships
-        self._visibility, self._clock, self._log_history = visibility, clock, log_history
+        self._visibility, self._bundles = visibility, bundles
+        self._clock, self._log_history = clock, log_history
 
     async def render(
         self, requester: Requester, request: MessageSearchRequest, page: SearchPage
     ) -> bytes:
         """Returns the JSON of `room_events`."""
         viewer = Viewer(requester.user_id, requester.device_id, self._clock.now_ms())
-        extras = await load_extras(self._rooms, needed([hit.seen for hit in page.hits]), viewer)
+        own, found = await self._memberships.of(viewer.user_id), _by_room(page.hits)
+        extras = await self._bundles.extras(
+            viewer,
+            [RoomEvents(room, own.get(room.room_id), events) for room, events in found],
+        )
         results = []
         for hit in page.hits:
             members = [
@@ -178,6 +186,14 @@ class SearchResults:
 
     def _token(self, point: Point) -> bytes:
         return orjson.dumps(self._log_history.format_point(point))
+
+
+def _by_room(hits: Sequence[Hit]) -> list[tuple[Room, list[Seen]]]:
+    rooms = {hit.room.room_id: hit.room for hit in hits}
+    return [
+        (room, [hit.seen for hit in hits if hit.room.room_id == room.room_id])
+        for room in rooms.values()
+    ]
 
 
 def _pick(shown: Mapping[EventId, bytes], placed: Sequence[Placed]) -> list[bytes]:

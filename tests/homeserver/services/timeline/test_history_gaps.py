@@ -116,7 +116,8 @@ class Client:
 
 def client_of(server: Here, others: Others) -> Client:
     backfill = RoomBackfill(cast(Backfiller, others), HS1)
-    return Client(make_timeline(server.engine, backfill).history, server)
+    nothing = cast(Any, None)  # no event has a relation, and no sync asks
+    return Client(make_timeline(server.engine, nothing, nothing, backfill).history, server)
 
 
 def chain(server: Here, last: Event, count: int, name: str = "") -> list[Event]:
