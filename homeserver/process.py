@@ -6,6 +6,7 @@ SIGINT and SIGTERM end it; SIGHUP loads the registrations of application service
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import gc
 import logging
 import resource
@@ -22,6 +23,9 @@ from homeserver.storage.migrate import SchemaTooNew
 from local_postgres import EmbeddedError
 
 _log = logging.getLogger(__name__)
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+"""Parameters of glibc's `mallopt` (malloc.h)."""
 
 _CAN_NOT_START = (
     CanNotListen,
@@ -58,6 +62,7 @@ async def _run(config: Config) -> int:
         stop.set()
 
     raise_file_limit()
+    keep_freed_memory()
     try:
         async with serving(config, on_lost=on_lost) as services:
             loop.add_signal_handler(signal.SIGHUP, services.appservices.registrations.reload)
@@ -76,6 +81,17 @@ def raise_file_limit() -> None:
     most = limits.OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, limits.OPEN_FILES)
     if soft != resource.RLIM_INFINITY and soft < most:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
+def keep_freed_memory() -> None:
+    """Lets glibc keep up to `MALLOC_KEPT_BYTES` that were freed, and use them for all but the
+    largest blocks. By itself it gives the pieces of media back to the system, which clears each
+    page anew when the next ones come: as dear as hashing them. Other libraries have no such call.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, limits.MALLOC_OWN_BLOCK_BYTES)
+        mallopt(_M_TRIM_THRESHOLD, limits.MALLOC_KEPT_BYTES)
 
 
 def settle_memory() -> None:

@@ -35,3 +35,11 @@ LOG_CLOSE_S = 2
 
 HANDSHAKE_ROUNDS = 10
 """Rounds of messages in the check of the certificate's TLS handshake; TLS 1.3 takes two."""
+
+MALLOC_OWN_BLOCK_BYTES = 1024 * 1024
+"""Blocks of memory from this size on are the system's again once they are freed: answers, images
+and password hashes."""
+
+MALLOC_KEPT_BYTES = 4 * 1024 * 1024
+"""Freed memory that is kept for the next use, of each of the few arenas: pieces of media that are
+on their way."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
+import resource
 import socket
 import subprocess
 import sys
@@ -57,3 +59,25 @@ def test_a_settled_process_collects_less_often_and_not_what_is_there() -> None:
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout.split() == ["True", "True"]
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="not glibc")
+def test_freed_pieces_are_used_again_and_large_blocks_given_back() -> None:
+    """In a process of its own: the allocator is everybody's."""
+    pieces = limits.MALLOC_KEPT_BYTES // 2 // 200_000
+    code = (
+        "import resource, sys; from homeserver.process import keep_freed_memory;"
+        "faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt;"
+        "use = lambda size, count: [b'x' * size for _ in range(count)];"
+        "keep_freed_memory() if len(sys.argv) > 1 else None;\n"
+        f"for size, count in ((200_000, {pieces}), ({limits.MALLOC_OWN_BLOCK_BYTES}, 8)):\n"
+        "    use(size, count); before = faults(); use(size, count); print(faults() - before)"
+    )
+    command = [sys.executable, "-c", code]
+    by_itself, kept = (
+        [int(line) for line in subprocess.check_output([*command, *more]).split()]
+        for more in ((), ("kept",))
+    )
+    pages = limits.MALLOC_KEPT_BYTES // 2 // resource.getpagesize()
+    assert kept[0] < pages / 4 < by_itself[0]
+    assert kept[1] > pages

@@ -214,7 +214,7 @@ class HttpApp:
             headers = self._headers.answer()
             headers["Content-Type"] = result.content_type
             headers.update(result.headers or {})
-            response = web.StreamResponse(status=result.status, headers=headers)
+            response = _Streamed(status=result.status, headers=headers)
             response.content_length = result.size
             await response.prepare(http)
             await self._write(http, response, piece, pieces, path)
@@ -299,6 +299,13 @@ class HttpApp:
             _access.info(
                 "%s %s %s %d %.1f ms", http.remote, http.method, path, status, seconds * 1000
             )
+
+
+class _Streamed(web.StreamResponse):
+    """A response whose headers go with the first piece, which is there already: one packet, and one
+    wake-up of the reader, less."""
+
+    _send_headers_immediately = False
 
 
 def _check_standing(requester: Requester, route: Route) -> None:

@@ -6,7 +6,7 @@ Rules:
 2. A whole body arrives within `BODY_S`. One in pieces arrives piece by piece, each within
    `STREAM_PIECE_S`, and on the whole at `UPLOAD_BYTES_PER_S_MIN` after a start of `BODY_S`.
 3. In memory are the pieces that have arrived and aren't taken yet: aiohttp stops reading from the
-   connection beyond some 128 KiB.
+   connection beyond 512 KiB.
 4. A body that ends before its Content-Length is an error, as one that breaks HTTP's framing is.
 """
 
@@ -53,7 +53,7 @@ async def body_pieces(http: web.BaseRequest) -> AsyncGenerator[bytes, None]:
             await _go_on(http)
         while True:
             async with asyncio.timeout(limits.STREAM_PIECE_S):
-                piece = await http.content.readany()
+                piece = await _next_piece(http)
             if not piece:
                 return
             size += len(piece)
@@ -67,6 +67,16 @@ def body_size(http: web.BaseRequest) -> int | None:
     """Returns the size of the body, if its sender tells it; of a compressed one only the compressed
     size is known."""
     return None if "Content-Encoding" in http.headers else http.content_length
+
+
+async def _next_piece(http: web.BaseRequest) -> bytes:
+    """Returns the next piece, b"" after the last: what one packet or read brought, since to join
+    those is to copy all bytes once more; of a body in chunks all that is there, since its sender
+    makes them as small as he likes."""
+    if http.content_length is None:
+        return await http.content.readany()
+    piece, _ = await http.content.readchunk()
+    return piece
 
 
 async def _collect(http: web.BaseRequest, limit: int) -> bytes:

@@ -5,11 +5,11 @@ Rules:
    `blobs/ab/<SHA-256 in hex>`; then that folder is synced. A rename replaces what is there, which
    has the same bytes, and heals a file that was lost.
 2. All folders are made, and synced, before the first content.
-3. Files are touched on threads of the store's own, `MEDIA_PIECE_BYTES` at a time, in few steps:
-   each costs a switch of threads. The steps of one writer, and of one reader, are one after
-   another, even if what waits for them is cancelled: a file isn't closed while another thread
-   writes to it.
-4. A writer sets the time of its file with each write, so an old file below `incoming/` has none.
+3. Files are touched on threads of the store's own, `MEDIA_PIECE_BYTES` at a time, in few steps
+   (`disk_steps`): each costs a switch of threads. The one exception: what the system has in memory
+   is read on the event loop, by a call that fails where it would wait for the disk.
+4. While a writer's piece is hashed and written, the next one is gathered: two are in memory.
+5. A writer sets the time of its file with each write, so an old file below `incoming/` has none.
 """
 
 from __future__ import annotations
@@ -18,23 +18,24 @@ import asyncio
 import hashlib
 import os
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import AsyncGenerator, AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from itertools import product
 from pathlib import Path
 from threading import Lock
-from typing import Any, BinaryIO, TypeVar
+from typing import BinaryIO
 
 from homeserver import limits
 from homeserver.storage.media.blob_store import (
     BlobContent,
     BlobMissing,
-    BlobStoreUnavailable,
     Digest,
 )
+from homeserver.storage.media.disk_steps import DiskSteps
 
-T = TypeVar("T")
+_AT_ONCE = getattr(os, "RWF_NOWAIT", 0)
+"""Of a read: fail where it would wait for the disk. Linux has it."""
 _DIGITS = "0123456789abcdef"
 
 
@@ -44,11 +45,13 @@ class LocalBlobs:
     def __init__(self, folder: Path) -> None:
         self._folders = Folders(folder)
         self._threads = ThreadPoolExecutor(limits.MEDIA_DISK_THREADS, thread_name_prefix="media")
+        self._memory = memoryview(bytearray(limits.MEDIA_PIECE_BYTES))
+        """Where readers on the event loop read to, one piece at a time."""
 
     @asynccontextmanager
     async def writing(self) -> AsyncIterator[LocalWriter]:
         """A writer of one content; what wasn't kept at the end of the block is dropped."""
-        writer = LocalWriter(_Steps(self._threads), self._folders)
+        writer = LocalWriter(DiskSteps(self._threads), self._folders)
         try:
             yield writer
         finally:
@@ -56,18 +59,23 @@ class LocalBlobs:
 
     async def read(self, sha256: Digest, start: int, stop: int) -> AsyncGenerator[bytes, None]:
         """Returns the bytes in pieces, as `BlobStore.read`."""
-        steps = _Steps(self._threads)
-        reader = _Reader(self._folders.place(sha256), start, stop)
-        return _pieces(steps, reader, await steps.run(reader.first))
+        steps = DiskSteps(self._threads)
+        reader = _Reader(self._folders.place(sha256), start, stop, self._memory)
+        try:
+            first = await steps.run(reader.first)
+        except BaseException:  # cancelled: the step may be about to open the file
+            steps.end(reader.close)
+            raise
+        return _pieces(steps, reader, first)
 
     async def delete(self, sha256: Digest) -> None:
         """Deletes a content, if it is there."""
         path = self._folders.place(sha256)
-        await _Steps(self._threads).run(lambda: path.unlink(missing_ok=True))
+        await DiskSteps(self._threads).run(lambda: path.unlink(missing_ok=True))
 
     async def remove_unfinished(self, *, before_s: float) -> int:
         """Removes old files below `incoming/`; returns their number."""
-        return await _Steps(self._threads).run(
+        return await DiskSteps(self._threads).run(
             lambda: _remove_old(self._folders.incoming, before_s)
         )
 
@@ -86,7 +94,7 @@ class Folders:
     def place(self, sha256: Digest) -> Path:
         """Returns where a content is."""
         name = sha256.hex()
-        return self._blobs / name[:2] / name
+        return Path(self._blobs, name[:2], name)
 
     def make(self) -> None:
         """Makes all folders, unless this was done; they survive a crash once it returns."""
@@ -105,7 +113,7 @@ class Folders:
 class LocalWriter:
     """One content on its way to the disk. Implements `BlobWriter`."""
 
-    def __init__(self, steps: _Steps, folders: Folders) -> None:
+    def __init__(self, steps: DiskSteps, folders: Folders) -> None:
         self._steps, self._folders = steps, folders
         self._path = folders.incoming / secrets.token_hex(16)
         self._file: BinaryIO | None = None
@@ -120,7 +128,7 @@ class LocalWriter:
         self._waiting_bytes += len(piece)
         if self._waiting_bytes >= limits.MEDIA_PIECE_BYTES:
             pieces, self._waiting, self._waiting_bytes = self._waiting, [], 0
-            await self._steps.run(lambda: self._append(pieces))
+            await self._steps.begin(lambda: self._append(pieces))
 
     async def finish(self) -> BlobContent:
         """Ends the content; returns its name and size."""
@@ -135,7 +143,7 @@ class LocalWriter:
     async def close(self) -> None:
         """Drops what wasn't kept; the file is closed, even if this is cancelled."""
         if self._steps.are_begun and not self._is_kept:
-            await asyncio.shield(asyncio.wrap_future(self._steps.submit(self._drop)))
+            await asyncio.shield(self._steps.end(self._drop))
 
     @property
     def _content(self) -> BlobContent:
@@ -172,90 +180,86 @@ class LocalWriter:
 
 
 class _Reader:
-    """Reads a part of a file, on threads; the file is closed with the last piece."""
+    """Reads a part of a file; the file is closed with the last piece. `memory`: room for a piece,
+    for `next_at_once` alone."""
 
-    def __init__(self, path: Path, start: int, stop: int) -> None:
-        self._path, self._start, self._size = path, start, stop - start
-        self._file: BinaryIO | None = None
+    def __init__(self, path: Path, start: int, stop: int, memory: memoryview) -> None:
+        self._path, self._place, self._stop = path, start, stop
+        self._memory = memory
+        self._file: int | None = None
 
     def first(self) -> bytes:
         """Opens the file; returns the first piece, b"" if none is asked for. Raises BlobMissing."""
         try:
-            self._file = self._path.open("rb", buffering=0)
+            self._file = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError as error:
             raise BlobMissing(str(error)) from error
-        self._file.seek(self._start)
         return self.next()
 
     def next(self) -> bytes:
         """Returns the next piece, b"" after the last. Raises BlobMissing if the file is shorter."""
         if self._file is None:
             return b""
-        wanted = min(self._size, limits.MEDIA_PIECE_BYTES)
-        piece = self._file.read(wanted)
-        self._size -= len(piece)
-        if not self._size or not piece:
+        wanted = min(self._stop - self._place, limits.MEDIA_PIECE_BYTES)
+        piece = os.pread(self._file, wanted, self._place)
+        self._place += len(piece)
+        if self._place == self._stop or not piece:
             self.close()
         if wanted and not piece:
             raise BlobMissing("the file is shorter than its content")
         return piece
 
+    def next_at_once(self) -> bytes:
+        """Returns what the system has in memory of the next piece; b"" if it has nothing, or the
+        file is shorter. Never waits for the disk."""
+        assert self._file is not None, "there is more"
+        if not _AT_ONCE:
+            return b""
+        wanted = min(self._stop - self._place, limits.MEDIA_PIECE_BYTES)
+        try:
+            size = os.preadv(self._file, [self._memory[:wanted]], self._place, _AT_ONCE)
+        except OSError:  # it isn't in memory, or the file system can't tell
+            return b""
+        self._place += size
+        return bytes(self._memory[:size])
+
     @property
     def is_open(self) -> bool:
-        """Whether there is more."""
+        """Whether the file is open."""
         return self._file is not None
+
+    @property
+    def has_more(self) -> bool:
+        """Whether the last piece wasn't read yet."""
+        return self._file is not None and self._place < self._stop
+
+    def close_at_once(self) -> bool:
+        """Closes the file, unless it was deleted: its end frees its space then, which takes the
+        disk its time. *Precondition:* it is open."""
+        assert self._file is not None, "it is open"
+        if not os.fstat(self._file).st_nlink:
+            return False
+        self.close()
+        return True
 
     def close(self) -> None:
         """Closes the file."""
         if self._file is not None:
-            self._file.close()
-            self._file = None
+            file, self._file = self._file, None
+            os.close(file)
 
 
-class _Steps:
-    """Runs the steps of one reader or writer on threads, one after another: each waits for the one
-    before, which a cancelled caller doesn't. Errors of the disk become BlobStoreUnavailable."""
-
-    def __init__(self, threads: ThreadPoolExecutor) -> None:
-        self._threads = threads
-        self._last: Future[Any] | None = None
-
-    @property
-    def are_begun(self) -> bool:
-        """Whether there was a step."""
-        return self._last is not None
-
-    def submit(self, step: Callable[[], T]) -> Future[T]:
-        """Begins a step, after the last one."""
-        last = self._last
-
-        def run() -> T:
-            if last is not None:
-                with suppress(Exception):  # its own caller was told
-                    last.result()
-            return step()
-
-        future: Future[T] = self._threads.submit(run)
-        self._last = future
-        return future
-
-    async def run(self, step: Callable[[], T]) -> T:
-        """Begins a step and waits for it. Raises BlobStoreUnavailable, or what the step raises."""
-        try:
-            return await asyncio.wrap_future(self.submit(step))
-        except OSError as error:
-            raise BlobStoreUnavailable(str(error)) from error
-
-
-async def _pieces(steps: _Steps, reader: _Reader, first: bytes) -> AsyncGenerator[bytes, None]:
+async def _pieces(steps: DiskSteps, reader: _Reader, first: bytes) -> AsyncGenerator[bytes, None]:
     piece = first
     try:
         while piece:
             yield piece
-            piece = await steps.run(reader.next) if reader.is_open else b""
+            piece = b""
+            if reader.has_more:
+                piece = reader.next_at_once() or await steps.run(reader.next)
     finally:
-        if reader.is_open:
-            steps.submit(reader.close)
+        if reader.is_open and not reader.close_at_once():
+            steps.end(reader.close)
 
 
 def _write_all(file: BinaryIO, piece: bytes) -> None:

@@ -260,6 +260,24 @@ async def test_a_stream_comes_in_pieces(server: AccountServer) -> None:
     assert "Content-Length" not in reply.headers
 
 
+async def test_the_headers_of_a_stream_go_with_its_first_piece(
+    server: AccountServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    transport = asyncio.selector_events._SelectorSocketTransport  # type: ignore[attr-defined]
+    heads = list[bytes]()
+    write = transport.write
+
+    def noted(self: asyncio.WriteTransport, data: bytes) -> None:
+        if data.startswith(b"HTTP/1.1 200"):
+            heads.append(bytes(data))
+        write(self, data)
+
+    monkeypatch.setattr(transport, "write", noted)
+    assert (await server.call("GET", "/_t/stream/short")).status == 200
+    [head] = heads
+    assert len(head) > PIECE_BYTES
+
+
 async def test_a_stream_is_refused_before_its_first_piece(server: AccountServer) -> None:
     assert (await server.call("GET", "/_t/stream/refused")).status == 404
 

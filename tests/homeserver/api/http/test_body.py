@@ -5,11 +5,16 @@ from __future__ import annotations
 import asyncio
 import zlib
 from collections.abc import AsyncIterator
+from unittest.mock import Mock
 
 import pytest
+from aiohttp import StreamReader
+from aiohttp.base_protocol import BaseProtocol
+from aiohttp.test_utils import make_mocked_request
 
 from federation.events.canonical_json import JsonObject
 from homeserver import limits
+from homeserver.api.http.body import body_pieces
 from homeserver.api.http.request import Request
 from homeserver.api.http.routes import Auth, Route
 from tests.homeserver.api.handlers import Caller, serving
@@ -74,6 +79,25 @@ async def test_pieces_have_none_and_tell_their_size_if_it_is_known(caller: Calle
     assert found.body == {"told": large, "bytes": large}
     answer = await raw(caller, PIECES, chunked(bytes(large)))
     assert b'{"told":null,"bytes":50000}' in answer
+
+
+@pytest.mark.parametrize(
+    ("framing", "joined"),
+    [({"Content-Length": "600000"}, False), ({"Transfer-Encoding": "chunked"}, True)],
+)
+async def test_pieces_that_have_arrived_are_joined_only_where_their_sender_cut_them(
+    framing: dict[str, str], joined: bool
+) -> None:
+    parts = [bytes(200_000) for _ in range(3)]
+    content = StreamReader(BaseProtocol(asyncio.get_running_loop(), Mock()), 2**18)
+    for part in parts:
+        content.feed_data(part)
+    content.feed_eof()
+    http = make_mocked_request("POST", PIECES, framing, payload=content)
+    found = [piece async for piece in body_pieces(http)]
+    assert len(found) == (1 if joined else 3)
+    assert joined or all(one is other for one, other in zip(found, parts, strict=True))
+    assert sum(map(len, found)) == 600_000
 
 
 async def test_the_size_of_a_compressed_body_is_not_known(caller: Caller) -> None:

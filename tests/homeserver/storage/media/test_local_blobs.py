@@ -123,7 +123,9 @@ async def test_a_cancelled_writer_closes_its_file_once_its_thread_is_done(
 
     async def upload() -> None:
         async with store.writing() as writer:
-            await writer.write(LARGE)
+            await writer.write(LARGE)  # begins to be written
+            await writer.write(LARGE)  # waits for that
+            pytest.fail("two pieces are in memory, and a third")
 
     async with asyncio.TaskGroup() as group:
         task = group.create_task(upload())
@@ -160,11 +162,117 @@ async def test_readers_and_writers_share_a_few_threads(
     assert most == limits.MEDIA_DISK_THREADS
 
 
+async def test_a_piece_is_written_while_the_next_one_comes(
+    store: LocalBlobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may_write, write_all = threading.Event(), local_blobs._write_all
+
+    def slow_write(file: object, piece: bytes) -> None:
+        assert may_write.wait(60)
+        write_all(file, piece)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(local_blobs, "_write_all", slow_write)
+    async with store.writing() as writer:
+        await writer.write(LARGE)
+        await writer.write(b"x")
+        may_write.set()
+        content = await writer.finish()
+        await writer.keep()
+    assert await whole(await store.read(content.sha256, 0, content.size)) == LARGE + b"x"
+
+
+async def test_a_piece_that_can_not_be_written_fails_the_content(
+    store: LocalBlobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though nobody waits for it, and whatever is done next."""
+
+    def full(_file: object, piece: bytes) -> None:
+        if len(piece) > 1:
+            raise OSError(28, "No space left on device")
+
+    async def write(more: bytes) -> None:
+        async with store.writing() as writer:
+            await writer.write(LARGE)
+            await writer.write(more)
+            await writer.finish()
+
+    monkeypatch.setattr(local_blobs, "_write_all", full)
+    for more in (b"x", LARGE):
+        with pytest.raises(BlobStoreUnavailable, match="No space"):
+            await write(more)
+    assert not files(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("in_memory", "on_threads"),
+    [(limits.MEDIA_PIECE_BYTES, 1), (100, 1), (0, 4), (BlockingIOError(11, ""), 4), (None, 4)],
+)
+async def test_only_what_is_not_in_memory_is_read_on_a_thread(
+    store: LocalBlobs,
+    monkeypatch: pytest.MonkeyPatch,
+    in_memory: int | OSError | None,
+    on_threads: int,
+) -> None:
+    """The first piece is, since the file is opened there. Then the system has all of a piece in
+    memory, only its beginning, or nothing; or it can't tell."""
+    content = await keep(store, LARGE)
+    threads, pread = list[int](), os.pread
+
+    def read(file: int, size: int, place: int) -> bytes:
+        threads.append(threading.get_ident())
+        return pread(file, size, place)
+
+    def read_at_once(file: int, buffers: list[memoryview], place: int, flags: int) -> int:
+        assert flags == local_blobs._AT_ONCE != 0
+        if isinstance(in_memory, OSError):
+            raise in_memory
+        piece = pread(file, min(in_memory or 0, len(buffers[0])), place)
+        buffers[0][: len(piece)] = piece
+        return len(piece)
+
+    monkeypatch.setattr(os, "pread", read)
+    monkeypatch.setattr(os, "preadv", read_at_once)
+    monkeypatch.setattr(local_blobs, "_AT_ONCE", 0 if in_memory is None else 8)
+    assert await whole(await store.read(content.sha256, 0, content.size)) == LARGE
+    assert len(threads) == on_threads
+    assert threading.get_ident() not in threads
+
+
+async def test_a_reader_leaves_no_file_open(store: LocalBlobs, tmp_path: Path) -> None:
+    """Neither one that stops early, nor one whose file was deleted meanwhile, nor one that is
+    cancelled before its first piece."""
+    content = await keep(store, LARGE)
+    place = str(store._folders.place(content.sha256))
+
+    def open_files() -> int:
+        links = [Path(f"/proc/self/fd/{name}") for name in os.listdir("/proc/self/fd")]
+        return sum(os.readlink(one).startswith(place) for one in links if one.is_symlink())
+
+    pieces = await store.read(content.sha256, 0, content.size)
+    await anext(pieces)
+    assert open_files() == 1
+    await pieces.aclose()
+    assert open_files() == 0
+    reading = asyncio.create_task(store.read(content.sha256, 0, content.size))
+    await asyncio.sleep(0)
+    reading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reading
+    pieces = await store.read(content.sha256, 0, content.size)
+    await anext(pieces)
+    await store.delete(content.sha256)
+    await pieces.aclose()
+    store.close()
+    store._threads.shutdown(wait=True)
+    assert open_files() == 0
+
+
 async def test_files_of_dead_writers_go_when_they_are_old(
     store: LocalBlobs, tmp_path: Path
 ) -> None:
     async with store.writing() as writer:
         await writer.write(LARGE)
+        await writer.finish()
         [path] = files(tmp_path)
         written_s = path.stat().st_mtime
         assert await store.remove_unfinished(before_s=written_s) == 0
