@@ -132,6 +132,7 @@ class RateLimitSettings(msgspec.Struct, frozen=True, kw_only=True):
     writes: RateSettings = RateSettings(per_second=10, burst=100)
     reports: RateSettings = RateSettings(per_second=0.05, burst=20)
     reads: RateSettings = RateSettings(per_second=5, burst=50)
+    remote_rooms: RateSettings = RateSettings(per_second=0.1, burst=10)
     uploads: RateSettings = RateSettings(per_second=2, burst=50)
     downloads: RateSettings = RateSettings(per_second=50, burst=500)
     previews: RateSettings = RateSettings(per_second=0.5, burst=30)

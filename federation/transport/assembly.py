@@ -13,6 +13,7 @@ from typing import Any
 from federation.events.ids import ServerName
 from federation.events.signing import SigningKey
 from federation.limits import MEDIA_BACKOFF_S_MAX
+from federation.listing_ports import RoomListings
 from federation.media_ports import LocalMedia
 from federation.metrics import FederationMetrics
 from federation.ports import (
@@ -115,6 +116,7 @@ class InboundPorts:
     invites: InviteGate
     media: LocalMedia
     third_party_invites: ThirdPartyInvites | None = None
+    listings: RoomListings | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,6 +252,7 @@ def make_inbound(
             invite_states=InviteStates(signatures, fetcher),
             media=ports.media,
             third_party_invites=ports.third_party_invites,
+            listings=ports.listings,
         )
     )
     return InboundFederation(routes, inbox, filler, recommendations)

@@ -19,12 +19,12 @@ from homeserver.api.http.request import Request
 from homeserver.api.http.routes import Auth, Route, v3
 from homeserver.errors import not_found
 
-SPEC_VERSIONS = ("v1.1",)
-"""v1.2 is missing: it has room hierarchies, which aren't supported yet."""
-
+SPEC_VERSIONS = ("v1.1", "v1.2")
+"""Each has all operations that it added (`tests/spec/test_routes.py`)."""
 
 UNSTABLE_FEATURES = {
     "org.matrix.e2e_cross_signing": True,
+    "org.matrix.msc3266": True,
     "org.matrix.msc3771": True,
     "org.matrix.msc3773": True,
     "uk.half-shot.msc2666.query_mutual_rooms": True,
@@ -33,9 +33,9 @@ UNSTABLE_FEATURES = {
     "uk.tcpip.msc4133.stable": True,
 }
 """Features that clients look for by their unstable names, whatever the versions say: without the
-first one, Element creates no cross-signing keys. The others are receipts in threads, counts of
-unread notifications by thread, rooms shared with another user, and profiles with further fields, on
-unstable and stable paths."""
+first one, Element creates no cross-signing keys. The others are room summaries, receipts in
+threads, counts of unread notifications by thread, rooms shared with another user, and profiles with
+further fields, on unstable and stable paths."""
 
 
 class ServerInfoApi:

@@ -19,7 +19,11 @@ from homeserver.app.domains.encryption import (
     make_encryption,
 )
 from homeserver.app.domains.ephemeral import EphemeralServices, PresenceOutside, make_ephemeral
-from homeserver.app.domains.federation import FederationServices, make_federation
+from homeserver.app.domains.federation import (
+    FederationServices,
+    ServedDomains,
+    make_federation,
+)
 from homeserver.app.domains.identity import IdentityServices, make_identity, make_proofs
 from homeserver.app.domains.media import MediaServices, make_media
 from homeserver.app.domains.outside import OutsideClients
@@ -29,6 +33,7 @@ from homeserver.app.domains.rooms import (
     RoomServices,
     make_joining,
     make_member_directory,
+    make_remote_room_parts,
     make_rooms,
 )
 from homeserver.app.domains.sync import make_sync
@@ -53,7 +58,6 @@ from homeserver.services.ephemeral.typing_audience import Forward
 from homeserver.services.media.served_media import MediaForServers
 from homeserver.services.rooms.joining.intents import DurableJoining
 from homeserver.services.rooms.joining.remote_invites import RemoteInvites
-from homeserver.services.rooms.joining.remote_memberships import alias_look_up
 from homeserver.services.rooms.joining.third_party_invites import (
     InvitingParts,
     ThirdPartyInviting,
@@ -121,7 +125,9 @@ def make_services(
     media = make_media(engine, database, config, outbound.requests.media, limiter)
     people = make_member_directory(engine, database, account_data.carry_over, registry.provide_user)
     joining = make_joining(engine, database, outbound)
-    rooms = _rooms(engine, database, people, joining, outbound, config=config, registry=registry)
+    remote = make_remote_room_parts(joining, outbound, limiter)
+    rooms = _rooms(engine, database, people, remote, config=config, registry=registry)
+    invites = RemoteInvites(database, people, engine.memberships, limiter)
     deleted = [encryption.keys.on_devices_deleted, pushers.pushers.on_devices_deleted]
     hooks = _account_hooks(engine, outbound, deleted, rooms, media, registry, ephemeral=ephemeral)
     passwords = Passwords(engine.context.random_bytes, configured_hasher(config.passwords))
@@ -153,8 +159,7 @@ def make_services(
             ephemeral,
             directory=rooms.directory,
             arrivals=outbound.arrivals,
-            invites=RemoteInvites(database, people, engine.memberships, limiter),
-            media=MediaForServers(media.downloads, media.views.thumbnails, engine.context.name),
+            served=_served(engine, invites, media, rooms),
         ),
         media=media,
         identity=make_identity(
@@ -171,8 +176,7 @@ def _rooms(
     engine: Engine,
     database: Database,
     people: MemberDirectory,
-    joining: DurableJoining,
-    outbound: OutboundFederation,
+    remote: RemoteRoomParts,
     *,
     config: Config,
     registry: AppServiceRegistry,
@@ -181,7 +185,7 @@ def _rooms(
         engine,
         database,
         people,
-        RemoteRoomParts(joining, alias_look_up(outbound.queries)),
+        remote,
         default_version=config.default_room_version,
         aliases=registry.aliases,
     )
@@ -196,6 +200,14 @@ def _ephemeral(
 ) -> EphemeralServices:
     outside = PresenceOutside(config.presence, outbound.requests.backoffs)
     return make_ephemeral(engine, database, forward, outside)
+
+
+def _served(
+    engine: Engine, invites: RemoteInvites, media: MediaServices, rooms: RoomServices
+) -> ServedDomains:
+    name = engine.context.name
+    for_servers = MediaForServers(media.downloads, media.views.thumbnails, name)
+    return ServedDomains(invites, for_servers, rooms.summaries.served)
 
 
 def _inviting(

@@ -24,6 +24,7 @@ from homeserver.limits.pushers import *
 from homeserver.limits.relations import *
 from homeserver.limits.rooms import *
 from homeserver.limits.search import *
+from homeserver.limits.spaces import *
 from homeserver.limits.sso import *
 from homeserver.limits.storage import *
 from homeserver.limits.sync import *

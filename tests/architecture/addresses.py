@@ -33,6 +33,9 @@ COVERS: Mapping[str, Sequence[str]] = {
     "tests/federation/transport/inbound/test_gap_filler.py": [
         "federation/transport/events/event_fetcher.py",
     ],
+    "tests/federation/transport/routes/listings/test_hierarchy.py": [
+        "federation/listing_ports.py",
+    ],
     "tests/federation/transport/joining/test_joining.py": [
         "federation/transport/routes/joining.py",
     ],

@@ -22,6 +22,7 @@ from federation.events.canonical_json import JsonObject
 from federation.events.ids import DeviceId, EventId, RoomAlias, RoomId, ServerName, UserId
 from federation.events.signing import SigningKey
 from federation.graph.building import EventDraft
+from federation.transport.requests.client import FailureKind, FederationError
 from homeserver.api.http.query import PageTokens
 from homeserver.api.http.request import Request
 from homeserver.api.http.response import RawJson, Response, to_json
@@ -87,6 +88,7 @@ class FakeRemote:
     error: MatrixError | None = None
     aliases: dict[RoomAlias, Target] = field(default_factory=dict)
     open_to_guests: set[RoomId] = field(default_factory=set)
+    spaces: dict[tuple[ServerName, RoomId], JsonObject] = field(default_factory=dict)
 
     async def join(
         self, room_id: RoomId, user_id: UserId, servers: Sequence[ServerName], content: JsonObject
@@ -126,6 +128,17 @@ class FakeRemote:
         if alias not in self.aliases:
             raise not_found("no such alias")
         return self.aliases[alias]
+
+    async def hierarchy(self, server: ServerName, room_id: RoomId) -> JsonObject:
+        """What the test has a server say of a room."""
+        self.asked.append(("hierarchy", server, room_id))
+        if (server, room_id) not in self.spaces:
+            raise FederationError(server, FailureKind.STATUS, "no such room", status=404)
+        return self.spaces[server, room_id]
+
+    def admit(self, address: str) -> None:
+        """Notes for which address other servers are to be asked."""
+        self._ask("admit", address)
 
     async def invite_ours(self, room_id: RoomId, user_id: UserId, sender: UserId) -> None:
         """An invite of a user of ours to a room that we know nothing else of."""
@@ -322,7 +335,7 @@ def _world(engine: Engine, database: Database) -> World:
         is_invite_blocked=is_invite_blocked,
     )
     remote = FakeRemote(engine.committer)
-    parts = RemoteRoomParts(remote, remote.look_up)
+    parts = RemoteRoomParts(remote, remote.look_up, remote.hierarchy, remote.admit)
     rooms = make_rooms(
         engine,
         database,

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import homeserver.api
 from homeserver.api.http.routes import Route, before_v1_1
+from homeserver.api.server_info import SPEC_VERSIONS
 from tests.spec.missing_operations import missing_operations
 from tests.spec.spec_files import client_operations, needs_spec, server_operations, shape
 
@@ -58,6 +59,20 @@ def test_no_two_routes_have_one_method_and_path() -> None:
     routes = [(route.method, shape(route.template)) for route in implemented_routes()]
     assert len(routes) == len(set(routes))
     assert ("POST", "/_matrix/client/v3/createRoom") in routes
+
+
+@needs_spec
+def test_versions_have_the_operations_that_they_added() -> None:
+    """A client that reads a version in /versions relies on them."""
+    here = {(route.method, shape(route.template)) for route in implemented_routes()}
+    missing = {
+        key: added
+        for key, operation in client_operations().items()
+        if (added := operation.described.get("x-addedInMatrixVersion")) is not None
+        and f"v{added}" in SPEC_VERSIONS
+        and key not in here
+    }
+    assert not missing
 
 
 @needs_spec

@@ -24,7 +24,12 @@ from federation.events.ids import (
     parse_server_name,
     server_of,
 )
-from federation.limits import KEYS_ANSWER_BYTES_MAX, REQUEST_S_MAX, SERVERS_IN_ROOM_MAX
+from federation.limits import (
+    HIERARCHY_ANSWER_BYTES_MAX,
+    KEYS_ANSWER_BYTES_MAX,
+    REQUEST_S_MAX,
+    SERVERS_IN_ROOM_MAX,
+)
 from federation.ports import UserDevices
 from federation.transport.requests.client import (
     FailureKind,
@@ -86,6 +91,16 @@ class Queries:
         if not isinstance(room, dict) or room.get("room_id") != room_id:
             raise _bad(server, "not this room")
         return room.get("guest_can_join") is True
+
+    async def hierarchy(
+        self, server: ServerName, room_id: RoomId, *, timeout_s: float
+    ) -> JsonObject:
+        """Returns what a server says of a room and its children, unchecked. Spec: server-server
+        API, /hierarchy/{roomId}."""
+        bounds = Bounds(timeout_s=timeout_s, bytes_max=HIERARCHY_ANSWER_BYTES_MAX)
+        return await self._client.get(
+            server, build_target(f"{_V1}/hierarchy", room_id), bounds=bounds
+        )
 
     async def devices(self, user_id: UserId) -> UserDevices:
         """Returns all devices of another server's user."""

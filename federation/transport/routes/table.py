@@ -17,6 +17,7 @@ from aiohttp import web
 from federation.events.ids import ServerName
 from federation.events.signing import SigningKey
 from federation.limits import TRANSACTION_BYTES_MAX
+from federation.listing_ports import RoomListings
 from federation.media_ports import LocalMedia
 from federation.metrics import FederationMetrics
 from federation.ports import (
@@ -41,6 +42,7 @@ from federation.transport.routes.endpoints import Endpoints, Route, json_respons
 from federation.transport.routes.invites.third_party_invites import ThirdPartyInviteRoutes
 from federation.transport.routes.joining import JoiningPorts, JoiningRoutes
 from federation.transport.routes.keys import KeyRoutes
+from federation.transport.routes.listings.hierarchy import HierarchyRoutes
 from federation.transport.routes.media.media_routes import MediaRoutes
 from federation.transport.routes.notary import Notary
 from federation.transport.routes.room_access import ServerRoomAccess
@@ -70,6 +72,7 @@ class RouteParts:
     invite_states: InviteStates
     media: LocalMedia
     third_party_invites: ThirdPartyInvites | None = None
+    listings: RoomListings | None = None
     software: tuple[str, str] = ("Freehold", "0.1.0")
 
 
@@ -113,6 +116,8 @@ class FederationRoutes:
         ]
         if (invites := parts.third_party_invites) is not None:
             self._table += ThirdPartyInviteRoutes(parts.name, access, invites).table(endpoints)
+        if (listings := parts.listings) is not None:
+            self._table += HierarchyRoutes(listings, parts.acls, parts.clock).table(endpoints)
 
     def table(self) -> list[Route]:
         """Returns method, path template and handler of every endpoint."""

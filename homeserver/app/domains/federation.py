@@ -6,6 +6,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
+from federation.listing_ports import RoomListings
 from federation.media_ports import LocalMedia
 from federation.ports import InviteGate, ThirdPartyInvites
 from federation.transport.assembly import (
@@ -43,13 +44,21 @@ from homeserver.storage.federation.server_keys import ServerKeyTable
 
 
 @dataclass(frozen=True, slots=True)
+class ServedDomains:
+    """What other domains answer other servers with."""
+
+    invites: InviteGate
+    media: LocalMedia
+    listings: RoomListings
+
+
+@dataclass(frozen=True, slots=True)
 class FederationServices:
     """What answers other servers."""
 
     queries: FederationQueries
     edus: FederationEdus
-    invites: InviteGate
-    media: LocalMedia
+    served: ServedDomains
 
 
 def make_net_requests(
@@ -121,9 +130,10 @@ def make_stored_inbound(
         InboxTable(database),
         services.queries,
         services.edus,
-        services.invites,
-        services.media,
+        services.served.invites,
+        services.served.media,
         third_party_invites,
+        services.served.listings,
     )
     return make_inbound(context, outbound, room_ports(engine), ports)
 
@@ -136,8 +146,7 @@ def make_federation(
     *,
     directory: Directory,
     arrivals: Arrivals,
-    invites: InviteGate,
-    media: LocalMedia,
+    served: ServedDomains,
 ) -> FederationServices:
     """Creates the services that other servers ask, and those that take their EDUs."""
     queries = FederationQueries(
@@ -158,4 +167,4 @@ def make_federation(
         remote_devices=encryption.remote_devices,
         presence=ephemeral.presence.remote,
     )
-    return FederationServices(queries, edus, invites, media)
+    return FederationServices(queries, edus, served)

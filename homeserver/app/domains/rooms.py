@@ -4,27 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from federation.events.ids import UserId
 from federation.events.room_versions import room_version
 from federation.transport.assembly import OutboundFederation
+from homeserver import limits
 from homeserver.api.http.query import PageTokens
 from homeserver.api.http.routes import Route
 from homeserver.api.rooms.directory import DirectoryApi
+from homeserver.api.rooms.hierarchy import HierarchyApi
 from homeserver.api.rooms.membership import MembershipApi
 from homeserver.api.rooms.mutual_rooms import MutualRoomsApi
 from homeserver.api.rooms.public_rooms import PublicRoomsApi
+from homeserver.api.rooms.room_summary import RoomSummaryApi
 from homeserver.api.rooms.rooms import RoomsApi
 from homeserver.api.rooms.state import StateApi
 from homeserver.api.rooms.user_directory import UserDirectoryApi
 from homeserver.app.engine import Engine
+from homeserver.rules.accounts.rate_limits import Limit
 from homeserver.services.accounts.profiles import LocalProfiles
+from homeserver.services.accounts.rate_limits import RateLimiter
 from homeserver.services.rooms.departures import AccountDepartures
 from homeserver.services.rooms.directory import Directory, LookUp, ServiceAliases
 from homeserver.services.rooms.guests import GuestStays
 from homeserver.services.rooms.invite_permission import InvitePermission
 from homeserver.services.rooms.joining.intents import DurableJoining
-from homeserver.services.rooms.joining.remote_memberships import RemoteMemberships, RoomWriters
+from homeserver.services.rooms.joining.remote_memberships import (
+    RemoteMemberships,
+    RoomWriters,
+    alias_look_up,
+)
 from homeserver.services.rooms.joining.third_party_invites import ThirdPartyInviting
 from homeserver.services.rooms.member_state import MemberState
 from homeserver.services.rooms.membership import MemberDirectory, Membership, RemoteRooms
@@ -33,11 +43,26 @@ from homeserver.services.rooms.room_access import RoomAccess
 from homeserver.services.rooms.rooms import RoomCreation
 from homeserver.services.rooms.state import State
 from homeserver.services.rooms.successions import Move, Successions
+from homeserver.services.rooms.summaries.hierarchy import Hierarchy
+from homeserver.services.rooms.summaries.previews import Previews
+from homeserver.services.rooms.summaries.remote_summaries import AskHierarchy, RemoteSummaries
+from homeserver.services.rooms.summaries.served_summaries import ServedSummaries
+from homeserver.services.rooms.summaries.summaries import Summaries
+from homeserver.services.rooms.summaries.walks import Walks
 from homeserver.services.rooms.upgrades import Upgrades
 from homeserver.services.rooms.user_directory.mutual_rooms import MutualRooms
 from homeserver.services.rooms.user_directory.search import UserSearch
 from homeserver.services.rooms.user_directory.updates import UserDirectoryUpdates
 from homeserver.storage.database import Database
+
+
+@dataclass(frozen=True, slots=True)
+class SummaryServices:
+    """Summaries of rooms: in the hierarchies of spaces, each by itself, and for other servers."""
+
+    hierarchy: Hierarchy
+    previews: Previews
+    served: ServedSummaries
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +74,7 @@ class RoomServices:
     members: MemberState
     directory: Directory
     public_rooms: PublicRooms
+    summaries: SummaryServices
     state: State
     upgrades: Upgrades
     departures: AccountDepartures
@@ -59,10 +85,13 @@ class RoomServices:
 
 @dataclass(frozen=True, slots=True)
 class RemoteRoomParts:
-    """Other servers, as far as services about rooms ask them."""
+    """Other servers, as far as services about rooms ask them. `admit` counts a question for an
+    address without a token, and raises MatrixError (429)."""
 
     rooms: RemoteRooms
     look_up: LookUp
+    hierarchy: AskHierarchy
+    admit: Callable[[str], None]
 
 
 def make_member_directory(
@@ -88,6 +117,16 @@ def make_remote_memberships(engine: Engine, outbound: OutboundFederation) -> Rem
         clock=engine.context.clock,
         ask_for_guests=outbound.queries.guests_may_join,
     )
+
+
+def make_remote_room_parts(
+    rooms: RemoteRooms, outbound: OutboundFederation, limiter: RateLimiter
+) -> RemoteRoomParts:
+    """Creates what asks other servers; `rooms` changes memberships through them."""
+    queries = outbound.queries
+    ask = partial(queries.hierarchy, timeout_s=limits.SUMMARY_REQUEST_S)
+    admit = partial(limiter.check, Limit.REMOTE_ROOMS)
+    return RemoteRoomParts(rooms, alias_look_up(queries), ask, admit)
 
 
 def make_joining(
@@ -144,6 +183,7 @@ def make_rooms(
         members=members,
         directory=directory,
         public_rooms=PublicRooms(database, engine.rooms),
+        summaries=make_summaries(engine, remote, directory),
         state=State(rooms, directory, members, engine.reader),
         upgrades=Upgrades(rooms, people),
         departures=AccountDepartures(
@@ -152,6 +192,21 @@ def make_rooms(
         guests=guests,
         user_search=UserSearch(database, engine.context.name),
         user_directory=user_directory,
+    )
+
+
+def make_summaries(
+    engine: Engine, others: RemoteRoomParts, directory: Directory
+) -> SummaryServices:
+    """Creates the services that summarise rooms."""
+    context, rooms = engine.context, engine.room_context
+    summaries = Summaries(rooms)
+    remote = RemoteSummaries(others.hierarchy, context.clock, context.name)
+    walks = Walks(context.clock, context.random_bytes)
+    return SummaryServices(
+        Hierarchy(rooms, summaries, remote, walks, context.clock),
+        Previews(rooms, summaries, remote, directory.resolve, others.admit),
+        ServedSummaries(rooms, summaries),
     )
 
 
@@ -166,6 +221,8 @@ def room_routes(
         RoomsApi(services.creation, services.upgrades, inviting).routes(),
         MembershipApi(services.membership, inviting).routes(),
         DirectoryApi(services.directory).routes(),
+        HierarchyApi(services.summaries.hierarchy).routes(),
+        RoomSummaryApi(services.summaries.previews).routes(),
         PublicRoomsApi(services.public_rooms, engine.context.name).routes(),
         StateApi(services.state, tokens).routes(),
         UserDirectoryApi(services.user_search).routes(),

@@ -48,6 +48,8 @@ class Limit(Enum):
     """Reports of events, rooms and users by a user."""
     READS = "reads"
     """Expensive reads of a user: search, directories, context."""
+    REMOTE_ROOMS = "remote_rooms"
+    """Questions to other servers about their rooms, for an address without a token."""
     UPLOADS = "uploads"
     """Media that a user uploads, and URIs given out for them."""
     DOWNLOADS = "downloads"

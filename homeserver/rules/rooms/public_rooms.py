@@ -3,7 +3,12 @@
 Rules:
 1. Larger rooms come first; equal ones in the order of their IDs, so that pages don't overlap.
 2. A search term is matched against name, topic and canonical alias, ignoring case.
-3. Values of a wrong type in a room's state are left out.
+3. Values of a wrong type in a room's state are left out, as are an alias and an avatar that are
+   none.
+4. A room without a join rule can be joined by invite alone, as the auth rules have it. It is said:
+   an entry without the field stands for a public room.
+5. What another server says of a room is reduced to the fields of the specification, its texts to a
+   bounded length.
 
 Spec: client-server API, "Published room directory".
 """
@@ -17,7 +22,9 @@ import msgspec
 
 from federation.events import event_types
 from federation.events.canonical_json import JsonObject
-from federation.events.ids import StateKey
+from federation.events.ids import InvalidIdentifier, RoomId, StateKey, parse_room_id
+from federation.limits import INTEGER_MAX
+from homeserver import limits
 
 _TEXTS: Sequence[tuple[str, StateKey, str]] = (
     ("name", event_types.NAME_KEY, "name"),
@@ -27,6 +34,8 @@ _TEXTS: Sequence[tuple[str, StateKey, str]] = (
     ("join_rule", event_types.JOIN_RULES_KEY, "join_rule"),
     ("room_type", event_types.CREATE_KEY, "type"),
 )
+_BEGINNINGS = {"canonical_alias": "#", "avatar_url": "mxc://"}
+_WITHOUT_JOIN_RULE = "invite"
 NEEDED: Sequence[StateKey] = (
     *(key for _, key, _ in _TEXTS),
     event_types.GUEST_ACCESS_KEY,
@@ -57,14 +66,49 @@ def describe(
         == "can_join",
     }
     for name, key, field in _TEXTS:
-        if (found := _text(contents, key, field)) is not None:
+        if (found := _text(contents, key, field)) is not None and _may_be(name, found):
             entry[name] = found
+    entry.setdefault("join_rule", _WITHOUT_JOIN_RULE)
     return entry
 
 
 def _text(contents: Mapping[StateKey, Mapping[str, Any]], key: StateKey, field: str) -> str | None:
     found = contents.get(key, {}).get(field)
     return found if isinstance(found, str) and found else None
+
+
+def _may_be(name: str, text: str) -> bool:
+    return text.startswith(_BEGINNINGS.get(name, ""))
+
+
+def read_entry(value: object) -> JsonObject | None:
+    """Returns the entry of a room as another server gives it (rule 5); None for what is none."""
+    if not isinstance(value, dict):
+        return None
+    room_id, joined = as_room_id(value.get("room_id")), value.get("num_joined_members")
+    if room_id is None or type(joined) is not int or not 0 <= joined <= INTEGER_MAX:
+        return None
+    entry: JsonObject = {
+        "room_id": room_id,
+        "num_joined_members": joined,
+        "world_readable": value.get("world_readable") is True,
+        "guest_can_join": value.get("guest_can_join") is True,
+    }
+    for name, _, _ in _TEXTS:
+        text = value.get(name)
+        if isinstance(text, str) and text and _may_be(name, text):
+            entry[name] = text[: limits.REMOTE_ROOM_TEXT_CHARACTERS]
+    return entry
+
+
+def as_room_id(value: object) -> RoomId | None:
+    """Returns a room ID, or None for what isn't one."""
+    if not isinstance(value, str):
+        return None
+    try:
+        return parse_room_id(value)
+    except InvalidIdentifier:
+        return None
 
 
 def matches(entry: JsonObject, search: Search) -> bool:

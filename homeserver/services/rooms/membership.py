@@ -50,6 +50,7 @@ from homeserver.services.rooms.room_access import (
     RoomAccess,
     RoomContext,
     is_resident,
+    servers_of,
 )
 
 __all__ = ["MemberDirectory", "Membership", "RemoteRooms"]
@@ -309,25 +310,13 @@ class Membership:
     async def _candidates(
         self, user_id: UserId, room_id: RoomId, servers: Sequence[ServerName]
     ) -> Sequence[ServerName]:
-        """Returns servers that may be in a room which we aren't in: the client's, the inviter's,
-        the one that took the user's knock, the last known ones, and the one that the room ID names.
-        Raises 404."""
-        wanted = dict.fromkeys(servers)
-        own = (await self._engine.memberships.of(user_id)).get(room_id)
-        if own is not None and own.membership == "invite":
-            wanted[server_of(own.sender)] = None
-        if own is not None and own.via is not None:
-            wanted[own.via] = None
-        room = await self._engine.rooms.get(room_id)
-        if room is not None:
-            counts = room.joined_servers
-            wanted.update(dict.fromkeys(sorted(counts, key=lambda name: (-counts[name], name))))
-        if ":" in room_id:
-            wanted[server_of(room_id)] = None
-        wanted.pop(self._people.server_name, None)
+        """Returns servers that may be in a room which we aren't in, the client's first. Raises
+        404."""
+        known = await servers_of(self._engine, user_id, room_id, servers)
+        wanted = [server for server in known if server != self._people.server_name]
         if not wanted:
             raise errors.not_found("No server that is in this room is known")
-        return tuple(wanted)[: limits.JOIN_SERVERS]
+        return wanted[: limits.JOIN_SERVERS]
 
     async def knock(
         self,

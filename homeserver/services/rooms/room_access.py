@@ -18,7 +18,7 @@ from typing import Protocol
 
 from federation.errors import MatrixError
 from federation.events import event_types
-from federation.events.ids import EventId, RoomId, ServerName, StateKey, UserId
+from federation.events.ids import EventId, RoomId, ServerName, StateKey, UserId, server_of
 from homeserver import errors, limits
 from homeserver.engine.followers.memberships import Memberships, UserRoom
 from homeserver.engine.local.writer import Writer
@@ -87,6 +87,29 @@ class ReadableRoom:
     room: Room
     state: Mapping[StateKey, StateRef]
     is_current: bool
+
+
+async def servers_of(
+    engine: RoomContext, user_id: UserId | None, room_id: RoomId, named: Sequence[ServerName] = ()
+) -> Sequence[ServerName]:
+    """Returns servers that may be in a room which we aren't in: those that were named, the
+    inviter's, the one that took the user's knock, the last known ones, and the one that the room ID
+    names."""
+    wanted = dict.fromkeys(named)
+    own: UserRoom | None = None
+    if user_id is not None:
+        own = (await engine.memberships.of(user_id)).get(room_id)
+    if own is not None and own.membership == "invite":
+        wanted[server_of(own.sender)] = None
+    if own is not None and own.via is not None:
+        wanted[own.via] = None
+    room = await engine.rooms.get(room_id)
+    if room is not None:
+        counts = room.joined_servers
+        wanted.update(dict.fromkeys(sorted(counts, key=lambda name: (-counts[name], name))))
+    if ":" in room_id:
+        wanted[server_of(room_id)] = None
+    return tuple(wanted)
 
 
 def is_resident(room: Room | None) -> bool:

@@ -36,6 +36,7 @@ from federation.transport.requests.backoff import Backoffs
 from federation.transport.requests.dialer import Dialer
 from federation.transport.requests.resolve import ServerResolver, SystemNames
 from federation.transport.requests.well_known import WellKnown
+from tests.federation.transport.memory_listings import MemoryListings
 from tests.federation.transport.memory_media import MemoryMedia
 from tests.federation.transport.memory_outside import MemoryOutside, OpenGate
 from tests.federation.transport.memory_ports import (
@@ -116,7 +117,7 @@ class Peer:
         self.outside, self.gate = MemoryOutside(), OpenGate()
         self.keys, self.waiting = MemoryKeys(), MemoryInbox()
         self.sink, self.users = RecordingSink(), MemoryUsers(self.name)
-        self.media = MemoryMedia()
+        self.media, self.listings = MemoryMedia(), MemoryListings()
         self.feed, self.destinations = MemoryFeed(), MemoryDestinations()
         self._assemble()
         self.lies: dict[str, Lie] = {}
@@ -132,7 +133,14 @@ class Peer:
         self.queries, self.backfiller = outbound.queries, outbound.backfiller
         self.arrivals = outbound.arrivals
         self.outbox = make_outbox(self.context, self.requests, self.feed, self.destinations)
-        ports = InboundPorts(self.waiting, self.users, self.sink, self.gate, self.media)
+        ports = InboundPorts(
+            self.waiting,
+            self.users,
+            self.sink,
+            self.gate,
+            self.media,
+            listings=self.listings,
+        )
         inbound = make_inbound(self.context, outbound, rooms, ports)
         self.inbox, self.filler = inbound.inbox, inbound.filler
         self.recommendations = inbound.recommendations

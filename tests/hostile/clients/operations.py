@@ -338,6 +338,20 @@ QUERIES: dict[str, dict[str, str]] = {
     "POST /register": {"kind": "user"},
     "POST /join/{roomIdOrAlias}": {"via": "here.example", "server_name": "here.example"},
     "POST /knock/{roomIdOrAlias}": {"via": "here.example", "server_name": "here.example"},
+    "GET /rooms/{roomId}/hierarchy": {
+        "suggested_only": "false",
+        "limit": "1",
+        "max_depth": "1",
+        "from": "",
+    },
+    **{
+        f"GET {path}": {"via": "here.example"}
+        for path in (
+            "/room_summary/{roomIdOrAlias}",
+            "/im.nheko.summary/summary/{roomIdOrAlias}",
+            "/im.nheko.summary/rooms/{roomIdOrAlias}/summary",
+        )
+    },
     "GET /publicRooms": {"limit": "1", "since": "0", "server": "here.example"},
     "POST /publicRooms": {"server": "here.example"},
     "POST /_matrix/media/v3/upload": {"filename": "file.png"},

@@ -125,6 +125,14 @@ GUESTS_MAY: Mapping[str, str] = {
     "POST /join/{roomIdOrAlias}": "joins, as /rooms/{roomId}/join does",
     "POST /rooms/{roomId}/forget": "what is left can be forgotten",
     "POST /publicRooms": "GET is open to everybody without an account",
+    **dict.fromkeys(
+        (
+            "GET /room_summary/{roomIdOrAlias}",
+            "GET /im.nheko.summary/summary/{roomIdOrAlias}",
+            "GET /im.nheko.summary/rooms/{roomIdOrAlias}/summary",
+        ),
+        "open to everybody without an account",
+    ),
     "POST /rooms/{roomId}/receipt/{receiptType}/{eventId}": SYNCS,
     "POST /rooms/{roomId}/read_markers": SYNCS,
     "PUT /rooms/{roomId}/typing/{userId}": "goes with the messages that guests send",

@@ -6,8 +6,11 @@ import pytest
 
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import DeviceId, RoomAlias, RoomId, ServerName, UserId
+from federation.limits import HIERARCHY_ANSWER_BYTES_MAX
 from federation.transport.requests.client import FailureKind, FederationError
+from federation.transport.requests.dialer import Bounds
 from federation.transport.requests.queries import Queries
+from homeserver.limits import SUMMARY_REQUEST_S
 from tests.federation.transport.loopback import loopback
 
 D1 = DeviceId("D1")
@@ -126,6 +129,26 @@ class ScriptedClient:
         """Returns the answer."""
         self.asked.append(target)
         return self.answer
+
+
+class BoundedClient:
+    """Notes the bounds of a question."""
+
+    async def get(self, server: ServerName, target: str, *, bounds: Bounds) -> JsonObject:
+        """Returns what it was asked for."""
+        return {"server": server, "target": target, "bounds": bounds}
+
+
+async def test_a_hierarchy_is_asked_for_within_bounds_of_its_own() -> None:
+    """A server that takes longer, or says more, counts as one that says nothing."""
+    queries = Queries(cast(Any, BoundedClient()))
+    room_id, server = RoomId("!a/b:b.test"), ServerName("b.test")
+    asked = await queries.hierarchy(server, room_id, timeout_s=SUMMARY_REQUEST_S)
+    assert asked == {
+        "server": server,
+        "target": "/_matrix/federation/v1/hierarchy/%21a%2Fb%3Ab.test",
+        "bounds": Bounds(timeout_s=SUMMARY_REQUEST_S, bytes_max=HIERARCHY_ANSWER_BYTES_MAX),
+    }
 
 
 async def test_a_room_of_another_server_says_whether_guests_may_join() -> None:

@@ -37,9 +37,18 @@ def test_what_has_a_wrong_type_is_left_out() -> None:
         "num_joined_members": 0,
         "world_readable": False,
         "guest_can_join": False,
+        "join_rule": "invite",
     }
     assert matches(entry, Search())
     assert not matches(entry, Search("a"))
+
+
+def test_an_alias_and_an_avatar_that_are_none_are_left_out() -> None:
+    wrong = {
+        ("m.room.canonical_alias", ""): {"alias": "bar"},
+        ("m.room.avatar", ""): {"url": "https://x/"},
+    }
+    assert {"canonical_alias", "avatar_url"}.isdisjoint(describe("!r:x", 0, wrong))
 
 
 def test_a_term_is_found_in_texts_whatever_the_case() -> None:

@@ -13,12 +13,13 @@ from federation.ports import EduSink, UserQueries
 from federation.transport.joining.arrivals import Arrivals
 from homeserver import limits
 from homeserver.app.domains.ephemeral import make_ephemeral
-from homeserver.app.domains.federation import make_federation
+from homeserver.app.domains.federation import ServedDomains, make_federation
 from homeserver.engine.entries import DeviceListEntry, ReceiptEntry, ToDeviceEntry
 from homeserver.engine.followers.memberships import UserRoom
 from homeserver.services.rooms.directory import Target
 from homeserver.storage.accounts.profiles import ProfileTable
 from homeserver.storage.database import Database
+from tests.federation.transport.memory_listings import MemoryListings
 from tests.federation.transport.memory_media import MemoryMedia
 from tests.federation.transport.memory_outside import OpenGate
 from tests.homeserver.device_world import (
@@ -65,8 +66,7 @@ class World:
             ephemeral,
             directory=cast(Any, SimpleNamespace(resolve_local=directory)),
             arrivals=self.arrivals,
-            invites=OpenGate(),
-            media=MemoryMedia(),
+            served=ServedDomains(OpenGate(), MemoryMedia(), MemoryListings()),
         )
         self.queries, self.edus = services.queries, services.edus
 

@@ -1,0 +1,1 @@
+"""Endpoints that list rooms for servers that aren't in them."""

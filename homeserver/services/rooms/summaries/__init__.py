@@ -1,0 +1,1 @@
+"""Summaries of rooms, and the hierarchies of spaces."""
