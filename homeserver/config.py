@@ -156,10 +156,12 @@ class FederationTable(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PushSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """`[push]`: trust of push gateways."""
+    """`[push]`: trust of push gateways, and how many events that notified somebody are kept of each
+    room."""
 
     ca_paths: tuple[str, ...] = ()
     allow_private_addresses: bool = False
+    notifications_per_room: int = limits.PUSH_KEPT_DEFAULT
 
 
 class PresenceSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -316,6 +318,9 @@ def _value_problems(config: Config) -> list[str]:
     if sessions.refreshable_token_s < 1 or sessions.token_s < 0:
         problems.append("sessions: a token holds for at least a second (token_s = 0: for ever)")
     problems += _password_problems(config.passwords)
+    if not limits.PUSH_KEPT_LEAST <= config.push.notifications_per_room <= limits.PUSH_KEPT_MOST:
+        least, most = limits.PUSH_KEPT_LEAST, limits.PUSH_KEPT_MOST
+        problems.append(f"push.notifications_per_room: {least} to {most}")
     url = config.database.url
     if url != "embedded" and not url.startswith(("postgresql://", "postgres://")):
         problems.append('database.url must be "embedded" or begin with postgresql://')

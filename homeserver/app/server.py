@@ -174,6 +174,7 @@ def _spawn(supervisor: Supervisor, services: Services, feed: LogFeed) -> None:
     supervisor.spawn("media", services.media.retention.run)
     supervisor.spawn("previews", services.media.views.previews.run)
     supervisor.spawn("notifications", services.push.counts.run)
+    supervisor.spawn("old notifications", services.push.pruning.run)
     supervisor.spawn("notification mails", services.pushers.digests.run)
     supervisor.spawn("pushes", services.pushers.queue.run)
     supervisor.spawn("device lists", services.encryption.remote_devices.run)

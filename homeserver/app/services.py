@@ -117,7 +117,7 @@ def make_services(
     identity_servers = IdentityServers(outside.named, config.identity.servers)
     encryption = make_encryption(engine, database, outbound.queries)
     ephemeral = _ephemeral(engine, database, outbound, config, forward)
-    push = make_push(engine, database)
+    push = make_push(engine, database, kept=config.push.notifications_per_room)
     account_data = make_account_data(engine, database, push.rules)
     backfill = RoomBackfill(outbound.backfiller, engine.context.name)
     timeline = make_timeline(engine, RelationTable(database), account_data, backfill)

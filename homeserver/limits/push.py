@@ -43,6 +43,22 @@ members at once: in a room of 2,000, ten rows are written for each event."""
 PUSH_EVENTS_UNSUMMED_IN_ALL = 20_000
 """Such events of all rooms, some 10 MB; beyond it the room with the oldest is summed."""
 
+PUSH_KEPT_LEAST = 1_000
+"""The least that may be kept of a room: more than its events that are counted when they are read,
+and than a user reads of one room in the list of notifications."""
+
+PUSH_KEPT_MOST = 1_000_000
+"""The most, a few hundred MB of one room."""
+
+PUSH_KEPT_DEFAULT = 2_000
+"""Events that notified somebody, kept of each room, some 300 bytes each."""
+
+PUSH_OLD_PRUNE_S = 3_600.0
+"""The interval of deleting others."""
+
+PUSH_ROOMS_PRUNED_AT_ONCE = 100
+"""Rooms whose others are deleted together."""
+
 PUSH_STATES_CACHED = 5_000
 """Users in rooms, whose marks and counts are in memory since they last read or spoke there."""
 

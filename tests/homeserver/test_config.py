@@ -148,6 +148,14 @@ def test_each_mistake_is_named(text: str, problem: str) -> None:
             f"[passwords]\nmemory_kib = {limits.PASSWORD_MEMORY_KIB_MAX + 1}",
             "passwords.memory_kib: 32 to",
         ),
+        (
+            f"[push]\nnotifications_per_room = {limits.PUSH_KEPT_LEAST - 1}",
+            "push.notifications_per_room: 1000 to 1000000",
+        ),
+        (
+            f"[push]\nnotifications_per_room = {limits.PUSH_KEPT_MOST + 1}",
+            "push.notifications_per_room: 1000 to 1000000",
+        ),
         ('[email]\nhost = "x"', "email.sender must be an address"),
         ('[recaptcha]\nsite_key = "x"', "recaptcha: site_key and secret_key belong together"),
         ('[recaptcha]\nverify_url = "x"', "recaptcha: verify_url and script_url must begin"),
@@ -211,6 +219,13 @@ def test_a_shared_secret_of_the_least_length_is_taken() -> None:
     secret = "x" * limits.SHARED_SECRET_CHARACTERS
     config = parse(f'server_name = "hs1"\n[registration]\nshared_secret = "{secret}"')
     assert config.registration.shared_secret == secret
+
+
+def test_the_fewest_and_the_most_notifications_of_a_room_are_taken() -> None:
+    assert limits.PUSH_EVENTS_UNSUMMED < limits.PUSH_KEPT_LEAST < limits.PUSH_KEPT_DEFAULT
+    for kept in (limits.PUSH_KEPT_LEAST, limits.PUSH_KEPT_MOST):
+        config = parse(f'server_name = "hs1"\n[push]\nnotifications_per_room = {kept}')
+        assert config.push.notifications_per_room == kept
 
 
 def test_all_mistakes_are_told_at_once() -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from homeserver import limits
 from homeserver.api.account_data.account_data import AccountDataApi
 from homeserver.api.http.routes import Route
 from homeserver.api.push.push_rules import PushRulesApi
@@ -14,6 +15,7 @@ from homeserver.services.account_data.account_data import AccountDataService
 from homeserver.services.push.audiences import Audiences
 from homeserver.services.push.counted_entries import CountedRooms
 from homeserver.services.push.evaluator import Evaluator
+from homeserver.services.push.pruning import NotificationPruning
 from homeserver.services.push.push_rules import PushRules
 from homeserver.services.push.replays import LogReplay
 from homeserver.services.push.unread_counts import UnreadCounts
@@ -22,15 +24,20 @@ from homeserver.storage.database import Database
 
 @dataclass(frozen=True, slots=True)
 class PushServices:
-    """Push rules, their evaluation for the events of the log, and counts."""
+    """Push rules, their evaluation for the events of the log, counts, and the deletion of what is
+    too old for them."""
 
     rules: PushRules
     evaluator: Evaluator
     counts: UnreadCounts
+    pruning: NotificationPruning
 
 
-def make_push(engine: Engine, database: Database) -> PushServices:
-    """Creates the services; the counts follow the log."""
+def make_push(
+    engine: Engine, database: Database, *, kept: int = limits.PUSH_KEPT_DEFAULT
+) -> PushServices:
+    """Creates the services; the counts follow the log. `kept` are the events of each room that
+    notified somebody."""
     rooms, name = engine.rooms, engine.context.name
     evaluator = Evaluator(Audiences(database, rooms, name), rooms, name)
     counts = UnreadCounts(
@@ -48,7 +55,9 @@ def make_push(engine: Engine, database: Database) -> PushServices:
     )
     engine.committer.subscribe(counts.on_commit)
     rooms.redaction_hearers.append(counts.on_redacted)
-    return PushServices(PushRules(database, engine.committer, counts.settled), evaluator, counts)
+    rules = PushRules(database, engine.committer, counts.settled)
+    pruning = NotificationPruning(database, name, engine.context.clock, kept=kept)
+    return PushServices(rules, evaluator, counts, pruning)
 
 
 def push_routes(services: PushServices) -> list[Sequence[Route]]:
