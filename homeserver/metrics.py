@@ -153,6 +153,15 @@ class ServerMetrics:
             "Tries to send an e-mail: `sent`, `refused` for good by the mail server, or `failed`",
             "result",
         )
+        self.media_job_seconds = BoundedHistogram(
+            registry,
+            "media_job_seconds",
+            "Pictures and pages read in the sandbox, in seconds without the wait for a turn: "
+            "`done`, `unreadable`, `too_large`, `failed`, `busy` where too many waited, "
+            "`unavailable` or `abandoned`",
+            "job",
+            "result",
+        )
         self.appservice_lag = FollowedGauge(
             registry,
             "appservice_lag",

@@ -123,7 +123,8 @@ def make_services(
     timeline = make_timeline(engine, RelationTable(database), account_data, backfill)
     pushers = make_pushers(engine, database, push, outside.gateways, timeline.history.event_alone)
     media = make_media(engine, database, config, outbound.requests.media, limiter)
-    people = make_member_directory(engine, database, account_data.carry_over, registry.provide_user)
+    ask, move = RemoteProfiles(outbound.queries).fetch, account_data.carry_over
+    people = make_member_directory(engine, database, ask, move, registry.provide_user)
     joining = make_joining(engine, database, outbound)
     remote = make_remote_room_parts(joining, outbound, limiter)
     rooms = _rooms(engine, database, people, remote, config=config, registry=registry)

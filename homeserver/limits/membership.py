@@ -28,6 +28,9 @@ REMOTE_INVITES_PENDING = 500
 REMOTE_INVITES_PENDING_OF_SERVER = 50
 """Of those, by users of one server, so that one server can't use up all."""
 
+INVITED_PROFILE_S = 2.0
+"""How long the server of an invited user is asked for their name and picture; the invite waits."""
+
 JOIN_SERVERS = 20
 """Servers that one join, knock or refusal over federation tries."""
 

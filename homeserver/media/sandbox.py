@@ -6,7 +6,9 @@ Rules:
 2. A job that ends without an answer, is ended by a limit, or says what it mustn't, costs that job
    only. A sandbox that ends, or doesn't end its jobs in time, is started again at the next job.
 3. Jobs wait for their turn (`Turns`). The input is streamed to the process.
-4. The sandbox gets an environment of its own, and no file or socket of the server but its control
+4. Each job is told to `on_job`: the seconds that it took, without its wait for a turn, its name,
+   and what came of it.
+5. The sandbox gets an environment of its own, and no file or socket of the server but its control
    socket. It ends with the server.
 """
 
@@ -20,10 +22,10 @@ import socket
 import subprocess
 import sys
 from asyncio.subprocess import Process
-from collections.abc import AsyncIterable
+from collections.abc import AsyncIterable, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final, TypeAlias, TypeVar
 
 import msgspec
 
@@ -36,7 +38,7 @@ from homeserver.media.sandbox_orders import (
     Order,
     SandboxBounds,
 )
-from homeserver.media.turns import Turns
+from homeserver.media.turns import QueueFull, Turns
 
 _log = logging.getLogger(__name__)
 _ROOT = str(Path(__file__).resolve().parents[2])
@@ -46,6 +48,13 @@ _MEMORY: Final = {"MALLOC_ARENA_MAX": "1", "GLIBC_TUNABLES": "glibc.malloc.huget
 first time, which takes a fifth of its time with small ones."""
 
 T = TypeVar("T")
+OnJob: TypeAlias = Callable[[float, str, str], None]
+"""Takes seconds, name and result of a job: `done`, a `JobRefusal`, `busy` (too many waited),
+`unavailable`, or `abandoned` (the request ended, or the input couldn't be read)."""
+
+
+def _unheard(_seconds: float, _job: str, _result: str) -> None:
+    """Nobody wants to know."""
 
 
 class SandboxUnavailable(Exception):
@@ -63,8 +72,8 @@ class Given:
 class Sandbox:
     """Runs the jobs of `bounds.modules`. `close` it."""
 
-    def __init__(self, bounds: SandboxBounds, turns: Turns) -> None:
-        self._bounds, self._turns = bounds, turns
+    def __init__(self, bounds: SandboxBounds, turns: Turns, *, on_job: OnJob = _unheard) -> None:
+        self._bounds, self._turns, self._on_job = bounds, turns, on_job
         self._starting = asyncio.Lock()
         self._process: Process | None = None
         self._control: socket.socket | None = None
@@ -81,23 +90,43 @@ class Sandbox:
         SandboxUnavailable, and what reading the input does."""
         raw = msgspec.Raw(msgspec.json.encode(parameters))
         order = Order(job.name, job.cpu_s, raw, given.size)
-        async with self._turns.turn():
-            channel = await self._open_channel()
-            process = self._process
-            reader, writer = await asyncio.open_unix_connection(
-                sock=channel, limit=limits.SANDBOX_OUTCOME_BYTES
-            )
-            try:
-                async with asyncio.timeout(self._bounds.wall_s + limits.SANDBOX_END_S):
-                    await _tell(writer, order, given)
-                    return await _hear(reader, facts)
-            except TimeoutError:
-                _log.error("the sandbox doesn't end its jobs; it is started again")
-                if self._process is process:
-                    await self.close()
-                raise JobRefused(JobRefusal.FAILED) from None
-            finally:
-                writer.close()
+        now, result = asyncio.get_running_loop().time, "abandoned"
+        began = now()
+        try:
+            async with self._turns.turn():
+                began = now()
+                found = await self._work(order, given, facts)
+            result = "done"
+            return found
+        except QueueFull:
+            result = "busy"
+            raise
+        except SandboxUnavailable:
+            result = "unavailable"
+            raise
+        except JobRefused as refused:
+            result = refused.refusal.value
+            raise
+        finally:
+            self._on_job(now() - began, job.name, result)
+
+    async def _work(self, order: Order, given: Given, facts: type[T]) -> tuple[T, bytes]:
+        channel = await self._open_channel()
+        process = self._process
+        reader, writer = await asyncio.open_unix_connection(
+            sock=channel, limit=limits.SANDBOX_OUTCOME_BYTES
+        )
+        try:
+            async with asyncio.timeout(self._bounds.wall_s + limits.SANDBOX_END_S):
+                await _tell(writer, order, given)
+                return await _hear(reader, facts)
+        except TimeoutError:
+            _log.error("the sandbox doesn't end its jobs; it is started again")
+            if self._process is process:
+                await self.close()
+            raise JobRefused(JobRefusal.FAILED) from None
+        finally:
+            writer.close()
 
     async def close(self) -> None:
         """Ends the sandbox with all its processes."""

@@ -89,6 +89,7 @@ class FakeRemote:
     aliases: dict[RoomAlias, Target] = field(default_factory=dict)
     open_to_guests: set[RoomId] = field(default_factory=set)
     spaces: dict[tuple[ServerName, RoomId], JsonObject] = field(default_factory=dict)
+    profiles: dict[UserId, JsonObject] = field(default_factory=dict)
 
     async def join(
         self, room_id: RoomId, user_id: UserId, servers: Sequence[ServerName], content: JsonObject
@@ -122,6 +123,12 @@ class FakeRemote:
         self.asked.append(what)
         if self.error is not None:
             raise self.error
+
+    async def profile(self, user_id: UserId, _key: str | None) -> JsonObject:
+        """What the test says of a user."""
+        if user_id not in self.profiles:
+            raise not_found("no such user")
+        return self.profiles[user_id]
 
     async def look_up(self, alias: RoomAlias) -> Target:
         """What the test says that an alias names."""
@@ -329,12 +336,13 @@ def _world(engine: Engine, database: Database) -> World:
 
     push = make_push(engine, database)
     account_data = make_account_data(engine, database, push.rules)
+    remote = FakeRemote(engine.committer)
+    move = account_data.carry_over
     people = replace(
-        make_member_directory(engine, database, account_data.carry_over, nobody_provides),
+        make_member_directory(engine, database, remote.profile, move, nobody_provides),
         profile_of=profile_of,
         is_invite_blocked=is_invite_blocked,
     )
-    remote = FakeRemote(engine.committer)
     parts = RemoteRoomParts(remote, remote.look_up, remote.hierarchy, remote.admit)
     rooms = make_rooms(
         engine,

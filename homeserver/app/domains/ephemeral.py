@@ -110,13 +110,15 @@ def make_ephemeral(
         wake_room=audience.wake,
         announce=audience.announce,
     )
+    orders = EventOrders(rooms, engine.reader)
     receipts = Receipts(
         database=database,
         committer=committer,
         rooms=rooms,
         clock=clock,
         position=committer.position,
-        order_of=EventOrders(rooms, engine.reader).order_of,
+        order_of=orders.order_of,
+        is_in_thread=orders.is_in_thread,
     )
     presence = _make_presence(engine, database, forward, outside, boot)
     for follower in (receipts, typing):

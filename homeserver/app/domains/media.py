@@ -116,7 +116,11 @@ def _make_views(
     web = _make_web_client(config, context.clock)
     settings, policy = config.media.thumbnails, config.media.previews.policy()
     waiting = (limits.THUMBNAILS_WAITING, limits.THUMBNAILS_WAITING_OF_CAUSE)
-    sandbox = Sandbox(SandboxBounds(MODULES), Turns(TurnBounds(settings.at_once, *waiting)))
+    sandbox = Sandbox(
+        SandboxBounds(MODULES),
+        Turns(TurnBounds(settings.at_once, *waiting)),
+        on_job=context.metrics.media_job_seconds.observe,
+    )
     waiting = (limits.PREVIEWS_WAITING, limits.PREVIEWS_WAITING_OF_CAUSE)
     return MediaViews(
         sandbox=sandbox,

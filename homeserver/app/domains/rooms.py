@@ -30,6 +30,7 @@ from homeserver.services.rooms.directory import Directory, LookUp, ServiceAliase
 from homeserver.services.rooms.guests import GuestStays
 from homeserver.services.rooms.invite_permission import InvitePermission
 from homeserver.services.rooms.joining.intents import DurableJoining
+from homeserver.services.rooms.joining.invited_profiles import AskProfile, InvitedProfiles
 from homeserver.services.rooms.joining.remote_memberships import (
     RemoteMemberships,
     RoomWriters,
@@ -95,16 +96,22 @@ class RemoteRoomParts:
 
 
 def make_member_directory(
-    engine: Engine, database: Database, move: Move, provide: Callable[[UserId], Awaitable[None]]
+    engine: Engine,
+    database: Database,
+    ask: AskProfile,
+    move: Move,
+    provide: Callable[[UserId], Awaitable[None]],
 ) -> MemberDirectory:
-    """Creates the user facts that membership needs. `move` copies a user's settings of a room to
-    the one that replaces it; `provide` lets application services make users."""
+    """Creates the user facts that membership needs. `ask` asks other servers for profiles; `move`
+    copies a user's settings of a room to the one that replaces it; `provide` lets application
+    services make users."""
     return MemberDirectory(
         engine.context.name,
         LocalProfiles(database).get,
         InvitePermission(database).is_blocked,
         Successions(engine.rooms, engine.memberships, move).joined,
         provide,
+        InvitedProfiles(database, engine.rooms, ask).of,
     )
 
 

@@ -124,6 +124,13 @@ class Memberships:
         found = await self._store.memberships.of_users([user_id], "join")
         return [row.room_id for row in found]
 
+    async def rooms_of_all(self, user_ids: Collection[UserId]) -> Mapping[UserId, list[RoomId]]:
+        """Returns the same of several users, those without rooms left out; read from the table."""
+        found: dict[UserId, list[RoomId]] = {}
+        for row in await self._store.memberships.of_users(list(user_ids), "join"):
+            found.setdefault(UserId(row.user_id), []).append(RoomId(row.room_id))
+        return found
+
     # Following the log
 
     def _published(self, batch: Sequence[Placed]) -> None:

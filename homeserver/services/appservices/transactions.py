@@ -12,7 +12,7 @@ Spec: application service API, "Pushing events", "Pushing ephemeral data"; MSC24
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias, TypeVar
 
@@ -150,12 +150,21 @@ class TransactionBuilder:
                 changed.add(one.user_id)
                 if service.owns_user(one.user_id):
                     changed |= await self._members(one.room_id)
-            elif one.former == "join" and not await self._shares(audience, one.user_id):
+            elif one.former == "join":
                 left.add(one.user_id)
-        return changed, left
+                if service.owns_user(one.user_id) and not audience.has_users_in((one.room_id,)):
+                    left |= await self._members(one.room_id)
+        return changed, left - await self._sharing(audience, left)
 
     async def _shares(self, audience: Audience, user_id: UserId) -> bool:
         return audience.has_users_in(await self._sources.memberships.rooms_of(user_id))
+
+    async def _sharing(self, audience: Audience, users: Collection[UserId]) -> set[UserId]:
+        """Returns those of some users who are in a room with one of the service's."""
+        if not users:
+            return set()
+        rooms = await self._sources.memberships.rooms_of_all(users)
+        return {user_id for user_id, of_user in rooms.items() if audience.has_users_in(of_user)}
 
     async def _members(self, room_id: RoomId) -> set[UserId]:
         """Returns the members of an encrypted room."""

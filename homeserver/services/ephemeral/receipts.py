@@ -5,6 +5,8 @@ Rules:
 2. `since` reads the newest ones from memory; for a reader further behind the database is queried.
 3. m.fully_read is room account data, not a receipt.
 4. A receipt of a local user doesn't go backwards: one for an older event is ignored.
+5. A receipt in a thread is for an event of that thread, or its root; where relations lead to an
+   event that isn't here, or that was redacted, the client is believed.
 
 Spec: client-server API, "Receipts", "Read and unread markers".
 """
@@ -40,6 +42,7 @@ from homeserver.rules.ephemeral.receipts import (
     parse_remote,
     parse_thread,
 )
+from homeserver.rules.push.threads import MAIN, relation_of
 from homeserver.services.rooms.room_access import MemberRooms
 from homeserver.storage.database import Database
 from homeserver.storage.ephemeral.receipts import Receipt, ReceiptTable
@@ -49,6 +52,7 @@ log = logging.getLogger(__name__)
 _KINDS = frozenset({READ, PRIVATE, FULLY_READ})
 
 OrderOf: TypeAlias = Callable[[RoomId, EventId], Awaitable[tuple[int, int] | None]]
+IsInThread: TypeAlias = Callable[[RoomId, EventId, str], Awaitable[bool]]
 _OwnEntry: TypeAlias = AccountDataEntry | ReceiptEntry
 
 
@@ -70,6 +74,24 @@ class EventOrders:
         found = None if room is None else await self._reader.place(room, event_id)
         return None if found is None else event_entry(found).order
 
+    async def is_in_thread(self, room_id: RoomId, event_id: EventId, thread: str) -> bool:
+        """Returns whether an event of a room may be in a thread: a root's ID, or `main` for what is
+        in none. Relations are followed as far as the specification recommends."""
+        if event_id == thread:
+            return True
+        target = event_id
+        for _ in range(1 + limits.PUSH_RELATIONS_FOLLOWED):
+            known = (await self._rooms.events([target])).get(target)
+            if known is None or not known.event.content:
+                return True
+            relation = relation_of(known.event.content)
+            if relation is None or known.event.room_id != room_id:
+                break
+            if relation.is_thread:
+                return relation.event_id == thread
+            target = relation.event_id
+        return thread == MAIN
+
 
 class Receipts:
     """The latest receipts of rooms."""
@@ -83,12 +105,14 @@ class Receipts:
         clock: Clock,
         position: int,
         order_of: OrderOf,
+        is_in_thread: IsInThread,
     ) -> None:
         """`position` is the log's end at the moment when `on_commit` starts to follow; `order_of`
-        returns the place of a room's event in room order, None for an unknown one."""
+        returns the place of a room's event in room order, None for an unknown one; `is_in_thread`
+        whether one may be in a thread."""
         self._receipts, self._committer = ReceiptTable(database), committer
         self._rooms, self._clock = rooms, clock
-        self._start, self._order_of = position, order_of
+        self._start, self._order_of, self._is_in_thread = position, order_of, is_in_thread
         self._recent: list[_Recent] = []
 
     def on_commit(self, batch: Sequence[Placed]) -> None:
@@ -119,8 +143,8 @@ class Receipts:
     async def send(
         self, user_id: UserId, room_id: RoomId, kind: str, event_id: str, *, thread: object = None
     ) -> None:
-        """POST /rooms/{roomId}/receipt. 400 for an unknown kind, 403 unless joined, 404 for an
-        event that isn't one of the room's."""
+        """POST /rooms/{roomId}/receipt. 400 for an unknown kind or an event of another thread, 403
+        unless joined, 404 for an event that isn't one of the room's."""
         if kind not in _KINDS:
             raise invalid_param("The receipt's type is unknown")
         entry = self._entry(user_id, room_id, kind, event_id, thread)
@@ -149,13 +173,16 @@ class Receipts:
 
     async def _is_news(self, entry: _OwnEntry, before: Mapping[tuple[str, str], EventId]) -> bool:
         """Returns whether a receipt is new. Raises 404 M_NOT_FOUND for an event that isn't in the
-        room.
-        """
+        room, 400 M_INVALID_PARAM for one that isn't in the thread."""
         if isinstance(entry, AccountDataEntry):
             return True
         order = await self._order_of(entry.room_id, entry.event_id)
         if order is None:
             raise not_found("There is no such event in this room")
+        if entry.thread and not await self._is_in_thread(
+            entry.room_id, entry.event_id, entry.thread
+        ):
+            raise invalid_param("The event isn't in this thread")
         known = before.get((entry.kind, entry.thread))
         last = None if known is None else await self._order_of(entry.room_id, known)
         return last is None or order > last

@@ -19,7 +19,6 @@ from dataclasses import replace
 
 from federation.errors import MatrixError
 from federation.events import event_types
-from federation.events.canonical_json import JsonObject
 from federation.events.ids import EventId, RoomId, UserId
 from federation.graph.building import EventDraft
 from homeserver import errors, limits
@@ -53,8 +52,7 @@ class MemberState:
 
     async def put(self, room_id: RoomId, draft: EventDraft) -> EventId:
         """Sends a membership event with the client's content; returns its ID. Its time is the
-        draft's, unless the sender enters the room by it, or leaves it before they entered. Raises
-        400, 403."""
+        draft's, unless other servers take part in it. Raises 400, 403."""
         sender, target = draft.sender, parse_user(draft.state_key or "")
         content = without_authoriser(draft.content)
         membership = content.get("membership")
@@ -67,30 +65,29 @@ class MemberState:
         room = await self._engine.rooms.get(room_id)
         is_joined = room is not None and sender in room.joined_local
         if target == sender and not is_joined:
-            return await self._change_own(sender, room_id, membership, content)
+            return await self._change_own(room_id, membership, draft)
         if not is_resident(room):
             raise errors.forbidden(NOT_IN_ROOM)
         check = membership_checks.stays(sender) if target == sender else None
         try:
             return (await self._engine.writer.send(room_id, draft, check=check)).event_id
         except MembershipChanged:
-            return await self._change_own(sender, room_id, membership, content)
+            return await self._change_own(room_id, membership, draft)
         except MatrixError as error:
             raise as_forbidden(error) from error
 
-    async def _change_own(
-        self, user_id: UserId, room_id: RoomId, membership: str, content: JsonObject
-    ) -> EventId:
+    async def _change_own(self, room_id: RoomId, membership: str, draft: EventDraft) -> EventId:
         """Makes the user enter the room or leave it, in the same ways as /join, /knock and
         /leave.
         """
+        user_id, content, time_ms = draft.sender, draft.content, draft.origin_server_ts
         match membership:
             case "join":
-                await self._membership.join(user_id, room_id, (), content)
+                await self._membership.join(user_id, room_id, (), content, time_ms=time_ms)
             case "knock":
-                await self._membership.knock(user_id, room_id, (), content)
+                await self._membership.knock(user_id, room_id, (), content, time_ms=time_ms)
             case "leave":
-                await self._membership.leave(user_id, room_id, content)
+                await self._membership.leave(user_id, room_id, content, time_ms=time_ms)
             case _:
                 raise errors.forbidden("You can't give yourself this membership")
         own = (await self._engine.memberships.of(user_id)).get(room_id)

@@ -9,7 +9,8 @@ Rules:
 3. An invite of a user of another server is signed by their server first.
 4. Refusing an invite always succeeds for the user: if the inviting server can't be reached or
    refuses, the invite ends here.
-5. Joins, knocks and invites of local users carry their display name and avatar.
+5. Joins, knocks and invites carry the display name and avatar of their user; for invites of users
+   of other servers, as far as these are known here or told in time.
 
 Spec: client-server API, "Room membership", "Restricted rooms", "Invite permission"; design 5.9.
 """
@@ -19,7 +20,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 from weakref import WeakValueDictionary
 
@@ -65,7 +66,9 @@ class MemberDirectory:
     """The facts about users that membership needs. `profile_of` returns a local user's
     `displayname` and `avatar_url`, as far as set; `is_invite_blocked` whether a local user blocks
     invites; `carry_over` copies a user's settings from a room to the joined room that replaces it;
-    `provide` lets an application service make a local user of its own who doesn't exist.
+    `provide` lets an application service make a local user of its own who doesn't exist;
+    `invited_profile_of` returns what is known of another server's user who is invited by a local
+    one: (user, inviter).
     """
 
     server_name: ServerName
@@ -73,15 +76,21 @@ class MemberDirectory:
     is_invite_blocked: Callable[[UserId], Awaitable[bool]]
     carry_over: Callable[[UserId, RoomId], Awaitable[None]]
     provide: Callable[[UserId], Awaitable[None]]
+    invited_profile_of: Callable[[UserId, UserId], Awaitable[JsonObject]]
 
     def is_ours(self, user_id: UserId) -> bool:
         """Returns whether this is a user of this server."""
         return server_of(user_id) == self.server_name
 
+    async def invited_keys(self, user_id: UserId, inviter: UserId) -> JsonObject:
+        """Returns the profile's part of an invite. For a user of another server it may take a
+        bounded time, and be empty."""
+        if self.is_ours(user_id):
+            return await self.profile_keys(user_id)
+        return await self.invited_profile_of(user_id, inviter)
+
     async def profile_keys(self, user_id: UserId) -> JsonObject:
-        """Returns the profile's part of a membership event; {} for users of other servers."""
-        if not self.is_ours(user_id):
-            return {}
+        """Returns the profile's part of a membership event of a local user."""
         await self.provide(user_id)
         profile = await self.profile_of(user_id)
         return {key: profile[key] for key in _PROFILE_KEYS if profile.get(key) is not None}
@@ -192,11 +201,8 @@ class Membership:
         """Invites a user; `extra` is further content (reason). Raises 403 M_FORBIDDEN,
         M_INVITE_BLOCKED, or what the invitee's server answered."""
         await self._access.joined(sender, room_id)
-        content = {
-            **await self._people.profile_keys(target),
-            **extra,
-            "membership": "invite",
-        }
+        profile = await self._people.invited_keys(target, sender)
+        content: JsonObject = {**profile, **extra, "membership": "invite"}
         return await self.send_invite(
             room_id, EventDraft(event_types.MEMBER, sender, content, state_key=target)
         )
@@ -226,8 +232,10 @@ class Membership:
         extra: Mapping[str, object] | None = None,
         *,
         is_guest: bool = False,
+        time_ms: int | None = None,
     ) -> None:
-        """Joins a room; does nothing if the user is joined. Raises 403 M_FORBIDDEN or (for guests)
+        """Joins a room; does nothing if the user is joined. `time_ms` is the event's time, unless
+        other servers take part; None for now. Raises 403 M_FORBIDDEN or (for guests)
         M_GUEST_ACCESS_FORBIDDEN, 404 M_NOT_FOUND if no server of the room is known."""
         room = await self._engine.rooms.get(room_id)
         if room is not None and user_id in room.joined_local:
@@ -242,7 +250,7 @@ class Membership:
         if room is None or not is_resident(room):
             await self._join_by_others(user_id, room_id, servers, content)
         else:
-            await self._join_here(user_id, room, content, servers)
+            await self._join_here(room, _own_draft(user_id, content, time_ms), servers)
         if is_guest and not await self._access.lets_guests_in(room_id):
             await self.leave(user_id, room_id)  # closed since, or its server erred
             raise MatrixError(403, "M_GUEST_ACCESS_FORBIDDEN", "Guests can't join this room")
@@ -276,17 +284,17 @@ class Membership:
             await self._remote.join(room_id, user_id, candidates, content)
 
     async def _join_here(
-        self, user_id: UserId, room: Room, content: JsonObject, servers: Sequence[ServerName]
+        self, room: Room, draft: EventDraft, servers: Sequence[ServerName]
     ) -> None:
+        user_id = draft.sender
         if await self._needs_authoriser(user_id, room):
             authoriser = await find_authoriser(self._engine.rooms, room)
             if authoriser is None and set(room.joined_servers) - {self._people.server_name}:
-                await self._join_by_others(user_id, room.room_id, servers, content)
+                await self._join_by_others(user_id, room.room_id, servers, draft.content)
                 return
             if authoriser is None:
                 raise errors.forbidden("Nobody in this room can let you in without an invite")
-            content[AUTHORISER] = authoriser
-        draft = EventDraft(event_types.MEMBER, user_id, content, state_key=user_id)
+            draft = replace(draft, content={**draft.content, AUTHORISER: authoriser})
         check = membership_checks.joins(user_id)
         await self._engine.writer.send(room.room_id, draft, check=check)
 
@@ -324,9 +332,12 @@ class Membership:
         room_id: RoomId,
         servers: Sequence[ServerName],
         extra: Mapping[str, object],
+        *,
+        time_ms: int | None = None,
     ) -> None:
-        """Knocks on a room. A knock on a remote room may be repeated, since other servers don't
-        have to tell us when one was refused there. Raises 403 M_FORBIDDEN, 404 M_NOT_FOUND."""
+        """Knocks on a room; `time_ms` as for `join`. A knock on a remote room may be repeated,
+        since other servers don't have to tell us when one was refused there. Raises 403
+        M_FORBIDDEN, 404 M_NOT_FOUND."""
         content: JsonObject = {
             **await self._people.profile_keys(user_id),
             **extra,
@@ -334,8 +345,7 @@ class Membership:
         }
         room = await self._engine.rooms.get(room_id)
         if is_resident(room):
-            draft = EventDraft(event_types.MEMBER, user_id, content, state_key=user_id)
-            await self._engine.writer.send(room_id, draft)
+            await self._engine.writer.send(room_id, _own_draft(user_id, content, time_ms))
             return
         before = (await self._engine.memberships.of(user_id)).get(room_id)
         async with self._exchange(user_id, room_id):
@@ -348,10 +358,16 @@ class Membership:
     # leave and forget
 
     async def leave(
-        self, user_id: UserId, room_id: RoomId, extra: Mapping[str, object] | None = None
+        self,
+        user_id: UserId,
+        room_id: RoomId,
+        extra: Mapping[str, object] | None = None,
+        *,
+        time_ms: int | None = None,
     ) -> None:
         """Leaves a room, refuses an invite or takes back a knock; does nothing if the user has left
-        already. Raises 403 M_FORBIDDEN, also for a room that isn't known here."""
+        already. `time_ms` as for `join`. Raises 403 M_FORBIDDEN, also for a room that isn't known
+        here."""
         room = await self._engine.rooms.get(room_id)
         own = (await self._engine.memberships.of(user_id)).get(room_id)
         if own is None:
@@ -362,7 +378,8 @@ class Membership:
             raise errors.forbidden("You are banned from this room")
         content: JsonObject = {**(extra or {}), "membership": "leave"}
         if is_resident(room):
-            await _leave_here(self._engine.writer, user_id, room_id, content)
+            draft = _own_draft(user_id, content, time_ms)
+            await _leave_here(self._engine.writer, room_id, draft)
             return
         async with self._exchange(user_id, room_id):
             now = (await self._engine.memberships.of(user_id)).get(room_id, own)
@@ -380,7 +397,8 @@ class Membership:
             is_over = await self._outside.end_unsigned(room_id, user_id, own.event_id)
             if not is_over and is_resident(await self._engine.rooms.get(room_id)):
                 # Another local user joined it.
-                await _leave_here(self._engine.writer, user_id, room_id, content)
+                draft = _own_draft(user_id, content, None)
+                await _leave_here(self._engine.writer, room_id, draft)
 
     async def forget(self, user_id: UserId, room_id: RoomId) -> None:
         """Forgets a room that the user left. Raises 400 M_UNKNOWN while they are in it or invited,
@@ -427,8 +445,11 @@ class Membership:
         await self._engine.writer.send(room_id, draft, check=check)
 
 
-async def _leave_here(
-    writer: Writer, user_id: UserId, room_id: RoomId, content: JsonObject
-) -> None:
-    draft = EventDraft(event_types.MEMBER, user_id, content, state_key=user_id)
-    await writer.send(room_id, draft, check=membership_checks.leaves(user_id))
+def _own_draft(user_id: UserId, content: JsonObject, time_ms: int | None) -> EventDraft:
+    return EventDraft(
+        event_types.MEMBER, user_id, content, state_key=user_id, origin_server_ts=time_ms
+    )
+
+
+async def _leave_here(writer: Writer, room_id: RoomId, draft: EventDraft) -> None:
+    await writer.send(room_id, draft, check=membership_checks.leaves(draft.sender))

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from federation.errors import MatrixError
 from federation.events.ids import RoomAlias, RoomId, UserId
@@ -119,8 +119,11 @@ class RoomCreation:
         gate = asyncio.Semaphore(limits.INVITES_AT_ONCE)
 
         async def invite(user: UserId) -> MatrixError | None:
-            draft = build_membership_draft(room, user, "invite")
             async with gate:
+                profile = await self._people.invited_keys(user, room.creator)
+                draft = build_membership_draft(
+                    replace(room, profiles={user: profile}), user, "invite"
+                )
                 try:
                     await self._membership.send_invite(room_id, draft)
                 except MatrixError as error:

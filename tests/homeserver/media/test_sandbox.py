@@ -15,7 +15,7 @@ import pytest
 from homeserver import limits
 from homeserver.media.sandbox import Given, Sandbox, SandboxUnavailable
 from homeserver.media.sandbox_orders import JobKind, JobRefusal, JobRefused, SandboxBounds
-from homeserver.media.turns import TurnBounds, Turns
+from homeserver.media.turns import QueueFull, TurnBounds, Turns
 from tests.federation.transport.memory_ports import until
 from tests.homeserver.media.hostile_jobs import FILTERED, UNPRIVILEGED, Said
 
@@ -230,6 +230,39 @@ async def test_the_processes_end_with_the_server() -> None:
         assert await sleeping is JobRefusal.FAILED
         assert box._process is not None
         assert await box._process.wait() == 0
+
+
+async def test_what_came_of_each_job_is_told() -> None:
+    """Also of those that got no turn, or that nobody waits for any more."""
+    told: list[tuple[str, str]] = []
+
+    def note(seconds: float, job: str, result: str) -> None:
+        assert seconds >= 0
+        told.append((job, result))
+
+    bounds, turns = SandboxBounds((MODULE,)), Turns(TurnBounds(1, 0, 0))
+    box = Sandbox(bounds, turns, on_job=note)
+    await run(box, "echo")
+    assert await refusal(box, "crash") is JobRefusal.FAILED
+    sleeping = asyncio.ensure_future(run(box, "sleep"))
+    while turns._free:
+        await asyncio.sleep(0)
+    with pytest.raises(QueueFull):
+        await run(box, "echo")
+    sleeping.cancel()
+    await asyncio.wait([sleeping])
+    await box.close()
+    broken = Sandbox(SandboxBounds(("no.such.module",)), Turns(TurnBounds(1, 1, 1)), on_job=note)
+    with pytest.raises(SandboxUnavailable):
+        await run(broken, "echo")
+    await broken.close()
+    assert told == [
+        ("echo", "done"),
+        ("crash", "failed"),
+        ("echo", "busy"),
+        ("sleep", "abandoned"),
+        ("echo", "unavailable"),
+    ]
 
 
 async def test_a_sandbox_that_cannot_start_says_so() -> None:

@@ -120,7 +120,10 @@ def cosign(peer: ScriptedPeer) -> None:
         made = peer.sign(event, ROOM_VERSIONS[body["room_version"]])["signatures"]
         return {"event": {**event, "signatures": {**event["signatures"], **made}}}
 
-    peer.answers = {"/invite/": answer}
+    def profile(path: str, _body: object) -> JsonObject:
+        return {"displayname": "Mallory"} if "mallory" in path else {}
+
+    peer.answers = {"/invite/": answer, "/query/profile": profile}
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -196,7 +199,8 @@ async def test_a_user_of_another_server_is_invited_through_their_server(world: W
     room_id, address = await world.invited()
     (invite,) = await world.identity.own(address, world.peer.user())
     assert (await world.exchange(room_id, invite)).status == 200
-    assert (await world.membership(room_id, world.peer.user()))["membership"] == "invite"
+    content = await world.membership(room_id, world.peer.user())
+    assert (content["membership"], content["displayname"]) == ("invite", "Mallory")
     sent = [body for _, path, body in world.peer.asked if "/invite/" in path]
     assert sent[-1]["event"]["content"]["third_party_invite"]["signed"] == invite["signed"]
 

@@ -44,14 +44,21 @@ async def cant_join(person: Person, room_id: str, via: str) -> None:
 
 
 async def test_an_invite_shows_what_it_is_and_is_accepted(couple: Couple) -> None:
-    """A direct chat: the guest sees that it is one, who invites, and the room's name."""
+    """A direct chat: the guest sees that it is one, who invites, and the room's name; the host the
+    guest's name. (Synapse puts none into invites of other servers' users.)"""
     host, guest = couple.host, couple.guest
+    path = f"/profile/{quote(guest.user_id)}/displayname"
+    await guest.must("PUT", path, {"displayname": "the guest"})
     room_id = await host.create_room(couple.version, invite=[guest.user_id], **DIRECT)
     view = await guest.until_in(room_id, "invite")
     own = stripped(view, "m.room.member", guest.user_id)
     assert own["sender"] == host.user_id
     assert own["content"]["membership"] == "invite"
     assert own["content"]["is_direct"] is True
+    if couple.host_side == "freehold":
+        assert own["content"]["displayname"] == "the guest"
+        path = f"{room_path(room_id)}/state/m.room.member/{quote(guest.user_id)}"
+        assert (await host.must("GET", path))["displayname"] == "the guest"
     assert stripped(view, "m.room.name")["content"] == {"name": "two of us"}
     assert stripped(view, "m.room.join_rules")["content"]["join_rule"] == "invite"
     await guest.join(room_id, host.server)

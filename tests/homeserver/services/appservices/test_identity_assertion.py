@@ -177,6 +177,24 @@ async def test_the_time_of_an_event_is_the_services_choice(bridge: Bridge) -> No
         assert (refused.status, refused.errcode) == (400, "M_INVALID_PARAM")
 
 
+async def test_so_is_the_time_of_its_users_own_coming_and_going(bridge: Bridge) -> None:
+    """A join, a leave, and a knock with its end, in rooms of this server."""
+    owner = await bridge.server.register("owner-of-times")
+    for rule, memberships in (("public", ("join", "leave")), ("knock", ("knock", "leave"))):
+        rules = {"type": "m.room.join_rules", "state_key": "", "content": {"join_rule": rule}}
+        room_id = await bridge.server.create_room(owner, initial_state=[rules])
+        path = f"/rooms/{quote(room_id)}/state/m.room.member/{quote(BOT)}"
+        for time_ms, membership in enumerate(memberships, 7):
+            query = {"ts": str(time_ms)}
+            made = await bridge.ok("PUT", path, {"membership": membership}, query=query)
+            seen = f"/rooms/{quote(room_id)}/event/{quote(made['event_id'])}"
+            event = await bridge.server.ok("GET", seen, by=owner)
+            assert (event["content"]["membership"], event["origin_server_ts"]) == (
+                membership,
+                time_ms,
+            )
+
+
 async def test_the_time_in_the_query_of_others_means_nothing(bridge: Bridge) -> None:
     user = await bridge.server.register("alice-now")
     room_id = await bridge.server.create_room(user)

@@ -172,6 +172,33 @@ async def test_changed_devices(scene: Scene) -> None:
     assert stranger.user_id not in changed
 
 
+async def test_members_of_an_encrypted_room_that_its_last_user_leaves(scene: Scene) -> None:
+    """Those whom none of the service's users meets elsewhere; the others go on being told."""
+    server = scene.bridge.server
+    frank, grace = await server.register("frank"), await server.register("grace")
+    state = {"type": "m.room.encryption", "content": {"algorithm": "m.megolm.v1.aes-sha2"}}
+    room_id = await server.create_room(frank, preset="public_chat", initial_state=[state])
+    path = quote(room_id)
+    await scene.bridge.register("_irc_ghost_two")
+    others = {"user_id": "@_irc_ghost_two:here.example"}
+    for query in (AS_GHOST, others):
+        await scene.bridge.ok("POST", f"/join/{path}", {}, query=query)
+    for user in (grace, scene.alice):
+        await server.ok("POST", f"/join/{path}", {}, by=user)
+
+    def left() -> set[str]:
+        lists = [one.body[LISTS] for one in scene.service.transactions if LISTS in one.body]
+        return {user for one in lists for user in one["left"]}
+
+    await scene.bridge.ok("POST", f"/rooms/{path}/leave", {}, query=others)
+    await server.ok("POST", f"/rooms/{path}/leave", {}, by=grace)
+    await scene.service.until(lambda: grace.user_id in left())
+    assert frank.user_id not in left()
+    await scene.bridge.ok("POST", f"/rooms/{path}/leave", {}, query=AS_GHOST)
+    await scene.service.until(lambda: frank.user_id in left())
+    assert scene.alice.user_id not in left()
+
+
 async def test_members_of_an_encrypted_room_that_a_user_enters(scene: Scene) -> None:
     server = scene.bridge.server
     erin = await server.register("erin")

@@ -1,5 +1,7 @@
 """Receipts and read markers."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -7,6 +9,7 @@ import pytest
 
 from federation.errors import MatrixError
 from federation.events.ids import EventId, RoomId
+from federation.graph.building import EventDraft
 from homeserver.engine.entries import AccountDataEntry
 from homeserver.services.ephemeral.receipts import EventOrders, Receipts
 from homeserver.services.sync.ephemeral import receipt_events
@@ -33,6 +36,7 @@ class World:
             clock=self.clock,
             position=self.log.position,
             order_of=self.order_of,
+            is_in_thread=self.is_in_thread,
         )
         self.log.followers.append(made.on_commit)
         return made
@@ -40,6 +44,10 @@ class World:
     async def order_of(self, room_id: str, event_id: str) -> tuple[int, int] | None:
         """Events stand in the order of their names."""
         return None if event_id == "$unknown" else (ord(event_id[1]), 0)
+
+    async def is_in_thread(self, _room_id: str, event_id: str, thread: str) -> bool:
+        """$t is in the thread of $root, all others in none."""
+        return thread == ("$root" if event_id == "$t" else "main")
 
     async def content(self, *, after: int = 0, viewer: Any = ANNA) -> Any:
         found = await self.receipts.since([ROOM], after=after, up_to=self.log.position)
@@ -156,6 +164,58 @@ async def test_a_receipt_is_for_an_event_of_the_room(world: World) -> None:
 async def test_users_of_others_who_are_not_joined_are_not_heard(world: World) -> None:
     await world.receipts.receive(THERE, remote(f"@ghost:{THERE}"))
     assert world.log.position == 0
+
+
+async def test_a_receipt_in_a_thread_is_for_an_event_of_it(world: World) -> None:
+    for event_id, thread in (("$t", "main"), ("$a", "$root")):
+        with pytest.raises(MatrixError, match="M_INVALID_PARAM"):
+            await world.receipts.send(ALICE, ROOM, "m.read", event_id, thread=thread)
+    assert world.log.position == 0
+    right: list[tuple[str, object]] = [("$t", "$root"), ("$a", "main"), ("$a", None), ("$t", None)]
+    for event_id, in_thread in right:
+        await world.receipts.send(ALICE, ROOM, "m.read", event_id, thread=in_thread)
+    assert world.log.position == 4
+
+
+def related(body: str, target: str, kind: str) -> EventDraft:
+    """A message with a relation."""
+    draft = engine_world.message(body, history_world.BOB)
+    return replace(
+        draft,
+        content={**draft.content, "m.relates_to": {"rel_type": kind, "event_id": target}},
+    )
+
+
+async def test_events_are_in_a_thread_by_their_relations() -> None:
+    """Those of relations too, for three hops; a root is in its thread, and in the main timeline."""
+    async with history_world.here() as server:
+        graph, engine = server.graph, server.engine
+        last = await server.join(engine_world.ALICE, graph.begin(history_world.BOB))
+        said: list[EventId] = []
+        drafts: list[Callable[[], EventDraft]] = [
+            lambda: engine_world.message("root", history_world.BOB),
+            lambda: related("in it", said[0], "m.thread"),
+            *(lambda: related("of the last", said[-1], "m.annotation") for _ in range(4)),
+            lambda: related("of the root", said[0], "m.replace"),
+            lambda: related("of nothing", "$unknown", "m.reference"),
+            lambda: EventDraft("m.room.message", history_world.BOB, {}),
+        ]
+        for make in drafts:
+            last = graph.add(make(), last)
+            await server.accept(last)
+            said.append(last.event_id)
+        orders = EventOrders(engine.rooms, engine.reader)
+
+        async def is_in(number: int, thread: str) -> bool:
+            return await orders.is_in_thread(server.room_id, said[number], thread)
+
+        root = said[0]
+        assert [await is_in(n, root) for n in range(7)] == [True] * 5 + [False, False]
+        assert [await is_in(n, "main") for n in range(7)] == [True, *[False] * 4, True, True]
+        for thread in ("main", root, "$other"):
+            assert await is_in(7, thread), "nobody here knows"
+            assert await is_in(8, thread), "as after a redaction"
+        assert not await is_in(1, "$other")
 
 
 async def test_the_order_of_events_is_that_of_their_room() -> None:

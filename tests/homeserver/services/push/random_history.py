@@ -6,6 +6,7 @@ import random
 from typing import Any
 from urllib.parse import quote
 
+from federation.errors import MatrixError
 from federation.events.ids import RoomId, UserId
 from homeserver.rules.push.unread import ThreadCounts
 from tests.homeserver.room_world import ALICE, BOB, CAROL, DAVE, World
@@ -116,7 +117,8 @@ class History:
         return str(reply.body["event_id"])
 
     async def read(self) -> None:
-        """A receipt of some kind and thread on some event, which may be in another thread."""
+        """A receipt of some kind and thread on some event; if that is in another thread, it is
+        refused, unless it can't be known any more."""
         user = self.random.choice(self.model.joined)
         places = [i for i, one in enumerate(self.model.events) if one.event_id in self.content_of]
         if not places:
@@ -126,9 +128,14 @@ class History:
         thread = self.random.choice([None, *threads])
         kind = self.random.choice(["m.read", "m.read.private"])
         event_id = self.model.events[place].event_id
-        await self.syncs.receipts.send(
-            user, RoomId(self.model.room_id), kind, event_id, thread=thread
-        )
+        room_id = RoomId(self.model.room_id)
+        try:
+            await self.syncs.receipts.send(user, room_id, kind, event_id, thread=thread)
+        except MatrixError as refused:
+            own = self.thread_of(self.content_of[event_id])
+            if refused.errcode != "M_INVALID_PARAM" or thread in (None, event_id, own):
+                raise
+            return
         self.model.reads(user, thread or "", place)
 
     async def redact(self) -> None:

@@ -272,10 +272,15 @@ async def test_who_asks_twice_joins_a_room_elsewhere_once() -> None:
     async def is_blocked(user_id: UserId) -> bool:
         return False
 
+    async def nothing_of(_user_id: UserId, _inviter: UserId) -> dict[str, Any]:
+        return {}
+
     engine = SimpleNamespace(
         rooms=SimpleNamespace(get=get), memberships=SimpleNamespace(of=none_of), writer=None
     )
-    people = MemberDirectory(ServerName("here.example"), none_of, is_blocked, nothing, nobody)
+    people = MemberDirectory(
+        ServerName("here.example"), none_of, is_blocked, nothing, nobody, nothing_of
+    )
     remote = SimpleNamespace(join=join)
     service = Membership(
         cast(Any, engine), cast(Any, None), people, cast(Any, None), cast(Any, remote)

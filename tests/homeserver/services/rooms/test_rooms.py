@@ -182,11 +182,14 @@ async def test_only_some_remote_invites_are_under_way_at_once(
     async with room_world(shared_database_url) as world:
         under_way: list[int] = [0]
         seen: list[int] = []
+        both = asyncio.Event()
 
         async def invite(room_id: RoomId, draft: EventDraft) -> EventId:
             under_way[0] += 1
             seen.append(under_way[0])
-            await asyncio.sleep(0)
+            if under_way[0] == limits.INVITES_AT_ONCE:
+                both.set()
+            await both.wait()
             under_way[0] -= 1
             return EventId("$signed")
 
