@@ -42,7 +42,8 @@ from homeserver.rules.ephemeral.receipts import (
     parse_remote,
     parse_thread,
 )
-from homeserver.rules.push.threads import MAIN, relation_of
+from homeserver.rules.push.unread import MAIN
+from homeserver.rules.timeline.relations import relation_of
 from homeserver.services.rooms.room_access import MemberRooms
 from homeserver.storage.database import Database
 from homeserver.storage.ephemeral.receipts import Receipt, ReceiptTable
