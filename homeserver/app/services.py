@@ -123,8 +123,7 @@ def make_services(
     timeline = make_timeline(engine, RelationTable(database), account_data, backfill)
     pushers = make_pushers(engine, database, push, outside.gateways, timeline.history.event_alone)
     media = make_media(engine, database, config, outbound.requests.media, limiter)
-    ask, move = RemoteProfiles(outbound.queries).fetch, account_data.carry_over
-    people = make_member_directory(engine, database, ask, move, registry.provide_user)
+    people = _people(engine, database, outbound, account_data, registry)
     joining = make_joining(engine, database, outbound)
     remote = make_remote_room_parts(joining, outbound, limiter)
     rooms = _rooms(engine, database, people, remote, config=config, registry=registry)
@@ -171,6 +170,18 @@ def make_services(
         ),
         sign_on=make_sign_on(engine.context, database, config, outside.trusted, accounts),
     )
+
+
+def _people(
+    engine: Engine,
+    database: Database,
+    outbound: OutboundFederation,
+    account_data: AccountDataService,
+    registry: AppServiceRegistry,
+) -> MemberDirectory:
+    ask = RemoteProfiles(outbound.queries).fetch
+    move = account_data.carry_over
+    return make_member_directory(engine, database, ask, move, registry.provide_user)
 
 
 def _rooms(
