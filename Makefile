@@ -21,7 +21,7 @@ ARGS ?=
 COVERED := tests/federation/events tests/federation/graph
 # The homeserver that ours federates with; its tests make `.venv-synapse` on first use.
 SYNAPSE := tests/interop/synapse
-# The bridge that runs beside ours; its tests make `.venv-bridges` on first use.
+# The bridges that run beside ours; their tests make `.venv-bridges` on first use.
 BRIDGES := tests/interop/appservices
 
 .DEFAULT_GOAL := help

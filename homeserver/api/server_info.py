@@ -23,19 +23,22 @@ SPEC_VERSIONS = ("v1.1", "v1.2")
 """Each has all operations that it added (`tests/spec/test_routes.py`)."""
 
 UNSTABLE_FEATURES = {
+    "fi.mau.msc2659.stable": True,
     "org.matrix.e2e_cross_signing": True,
     "org.matrix.msc3266": True,
     "org.matrix.msc3771": True,
     "org.matrix.msc3773": True,
+    "org.matrix.msc3916.stable": True,
     "uk.half-shot.msc2666.query_mutual_rooms": True,
     "uk.half-shot.msc2666.query_mutual_rooms.stable": True,
     "uk.tcpip.msc4133": True,
     "uk.tcpip.msc4133.stable": True,
 }
-"""Features that clients look for by their unstable names, whatever the versions say: without the
-first one, Element creates no cross-signing keys. The others are room summaries, receipts in
-threads, counts of unread notifications by thread, rooms shared with another user, and profiles with
-further fields, on unstable and stable paths."""
+"""Features that clients look for by their unstable names, whatever the versions say: without
+cross-signing's, Element creates no keys for it, and without the first one, bridges don't try
+whether they are reached (ping). The others are room summaries, receipts in threads, counts of
+unread notifications by thread, media by authenticated paths, rooms shared with another user, and
+profiles with further fields, on unstable and stable paths."""
 
 
 class ServerInfoApi:

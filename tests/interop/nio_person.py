@@ -51,10 +51,10 @@ class NioPerson:
         good(await self.client.register(localpart, PASSWORD, "nio"))
         await self.sync()
 
-    async def login(self, user_id: str) -> None:
+    async def login(self, user_id: str, password: str = PASSWORD) -> None:
         """Logs in as a new device, whose keys are published."""
         self.client.user = user_id
-        good(await self.client.login(PASSWORD, "nio again"))
+        good(await self.client.login(password, "nio again"))
         await self.sync()
 
     async def close(self) -> None:

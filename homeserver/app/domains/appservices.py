@@ -29,6 +29,7 @@ from homeserver.services.appservices.registrations import Registrations
 from homeserver.services.appservices.third_party import ThirdParties
 from homeserver.services.appservices.transactions import TransactionBuilder, TransactionSources
 from homeserver.services.rooms.directory import ServiceAliases
+from homeserver.storage.accounts.devices import DeviceTable
 from homeserver.storage.appservices.deliveries import DeliveryTable
 from homeserver.storage.appservices.registration_files import read_registrations
 from homeserver.storage.database import Database
@@ -97,7 +98,12 @@ def make_appservices(
     """Creates the services; the deliveries follow the log and typing."""
     clock = engine.context.clock
     sources = TransactionSources(
-        engine.rooms, engine.reader, engine.memberships, encryption.keys, clock
+        engine.rooms,
+        engine.reader,
+        engine.memberships,
+        encryption.keys,
+        DeviceTable(database),
+        clock,
     )
     parts = DeliveryParts(
         table=DeliveryTable(database),

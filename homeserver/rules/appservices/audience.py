@@ -9,7 +9,7 @@ Spec: application service API, "Registration" (namespaces).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Set
 
 from federation.events.ids import RoomAlias, RoomId, UserId
 from homeserver.rules.appservices.registrations import AppService
@@ -59,6 +59,15 @@ class Audience:
     def has_users_in(self, room_ids: Collection[RoomId]) -> bool:
         """Returns whether one of the service's users is joined to one of these rooms."""
         return any(room_id in self._joined for room_id in room_ids)
+
+    @property
+    def users(self) -> frozenset[UserId]:
+        """Its users who are joined to any room."""
+        return frozenset().union(*self._joined.values())
+
+    def users_among(self, room_id: RoomId, users: Set[UserId]) -> Set[UserId]:
+        """Returns those of some users who are the service's, and joined to a room."""
+        return users & self._joined.get(room_id, set())
 
     def users_in(self, room_id: RoomId) -> frozenset[UserId]:
         """Returns the service's users who are joined to a room."""

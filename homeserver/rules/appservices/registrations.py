@@ -24,7 +24,6 @@ from federation.events.ids import (
     RoomAlias,
     ServerName,
     UserId,
-    parse_localpart,
     parse_user_id,
     server_of,
 )
@@ -248,12 +247,20 @@ class _Fields:
         return value.rstrip("/")
 
     def sender(self, server_name: ServerName) -> str:
-        """Returns the service's own user."""
+        """Returns the service's own user.
+
+        Bridges choose capitals too (mautrix's write 64 random characters of URL-safe Base64), so
+        all historical user IDs that aren't "non-compliant" are accepted. Spec: appendices,
+        "Historical User IDs".
+        """
         value = self.text("sender_localpart", limits.IDENTIFIER_BYTES)
         if not value:
             return ""
+        if not all("!" <= character <= "~" and character != ":" for character in value):
+            self._note("sender_localpart", "may have only visible ASCII characters other than ':'")
+            return ""
         try:
-            return parse_user_id(f"@{parse_localpart(value)}:{server_name}")
+            return parse_user_id(f"@{value}:{server_name}")
         except InvalidIdentifier as error:
             self._note("sender_localpart", f"isn't a user's name: {error}")
             return ""

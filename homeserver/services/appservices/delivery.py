@@ -39,6 +39,7 @@ from homeserver.outbound.appservices.client import (
 from homeserver.rules.any_json import load_any
 from homeserver.rules.appservices.audience import Audience
 from homeserver.rules.appservices.registrations import AppService
+from homeserver.services.appservices.key_counts import ToldCounts
 from homeserver.services.appservices.log_reader import LogReader
 from homeserver.services.appservices.selection import Selection
 from homeserver.services.appservices.transactions import TO_DEVICE, TransactionBuilder
@@ -94,6 +95,7 @@ class Delivery:
         self._position: int | None = None
         self._delivered = self._stored = parts.reader.end
         self._audience = Audience(service)
+        self._counts: ToldCounts | None = None
         self._typing: dict[RoomId, None] = {}
         self._present: dict[UserId, None] = {}
         self._wake = asyncio.Event()
@@ -181,12 +183,16 @@ class Delivery:
             position, self._suspects = suspects.up_to, None
             await parts.table.move(service_id, position)
         self._audience = await parts.reader.audience(self.service, position)
+        self._counts = parts.builder.counts_for(self.service)
+        if self.service.wants_encryption:
+            await self._counts.begin(self._audience)
         self._position = self._delivered = self._stored = position
 
     async def step(self) -> bool:
         """Makes one transaction of what comes next in the log, and delivers it. Returns False if
         there is nothing more."""
         assert self._position is not None, "it was begun"
+        assert self._counts is not None, "it was begun"
         selection, position = Selection(self.service, self._audience), self._position
         is_at_end, self._is_stored = False, False
         while not self._is_whole(selection) and not is_at_end:
@@ -201,7 +207,9 @@ class Delivery:
         self._add_passing(selection)
         body = None
         if not selection.is_empty:
-            body = await self._parts.builder.build(self.service, self._audience, selection)
+            body = await self._parts.builder.build(
+                self.service, self._audience, selection, self._counts
+            )
         if body is None:
             await self._pass_over(position)
             return not is_at_end

@@ -14,14 +14,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias, TypeVar
 
 import orjson
 
 from federation.events import event_types
-from federation.events.canonical_json import JsonObject
 from federation.events.event import client_event, load_event
-from federation.events.ids import DeviceId, EventId, RoomId, UserId
+from federation.events.ids import EventId, RoomId, UserId
 from federation.events.room_versions import ROOM_VERSIONS
 from federation.ports import Clock
 from homeserver.engine.entries import MembershipEntry
@@ -32,6 +30,7 @@ from homeserver.rules.any_json import dump_any, load_any
 from homeserver.rules.appservices.audience import Audience
 from homeserver.rules.appservices.registrations import AppService
 from homeserver.services.accounts.requester import NO_DEVICE
+from homeserver.services.appservices.key_counts import ToldCounts
 from homeserver.services.appservices.log_reader import NamedEvent
 from homeserver.services.appservices.selection import Selection
 from homeserver.services.encryption.keys import Keys
@@ -45,12 +44,11 @@ from homeserver.services.timeline.client_events import (
     render,
 )
 from homeserver.services.timeline.visibility import is_released
+from homeserver.storage.accounts.devices import DeviceTable
 
 _MSC2409, _MSC3202 = "de.sorunome.msc2409", "org.matrix.msc3202"
 TO_DEVICE = f"{_MSC2409}.to_device"
 _NOBODY = UserId("")
-T = TypeVar("T")
-_ByDevice: TypeAlias = dict[UserId, dict[DeviceId, T]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +59,7 @@ class TransactionSources:
     reader: Reader
     memberships: Memberships
     keys: Keys
+    devices: DeviceTable
     clock: Clock
 
 
@@ -70,8 +69,12 @@ class TransactionBuilder:
     def __init__(self, sources: TransactionSources) -> None:
         self._sources = sources
 
+    def counts_for(self, service: AppService) -> ToldCounts:
+        """Returns what `build` needs to know of a service between its transactions."""
+        return ToldCounts(service, self._sources.keys, self._sources.devices)
+
     async def build(
-        self, service: AppService, audience: Audience, selection: Selection
+        self, service: AppService, audience: Audience, selection: Selection, counts: ToldCounts
     ) -> bytes | None:
         """Returns the body, as JSON; None if nothing is left that concerns the service."""
         parts: list[tuple[str, bytes]] = []
@@ -81,7 +84,7 @@ class TransactionBuilder:
         if selection.to_device:
             parts.append((TO_DEVICE, json_list(selection.to_device)))
         if service.wants_encryption:
-            parts += await self._encryption(service, audience, selection)
+            parts += await self._encryption(service, audience, selection, counts)
         events = await self._events(selection.events)
         if not parts and not events:
             return None
@@ -121,15 +124,15 @@ class TransactionBuilder:
     # What encryption needs
 
     async def _encryption(
-        self, service: AppService, audience: Audience, selection: Selection
+        self, service: AppService, audience: Audience, selection: Selection, told: ToldCounts
     ) -> list[tuple[str, bytes]]:
         parts = []
         changed, left = await self._device_lists(service, audience, selection)
         if changed or left:
             lists = {"changed": sorted(changed), "left": sorted(left - changed)}
             parts.append((f"{_MSC3202}.device_lists", orjson.dumps(lists)))
-        if selection.devices:
-            counts, unused = await self._key_counts(selection)
+        counts, unused = await told.untold(audience, selection)
+        if counts:
             parts += [
                 (f"{_MSC3202}.device_one_time_keys_count", orjson.dumps(counts)),
                 (f"{_MSC3202}.device_unused_fallback_key_types", orjson.dumps(unused)),
@@ -176,19 +179,6 @@ class TransactionBuilder:
             for key, ref in room.view.state.items()
             if key[0] == event_types.MEMBER and ref.membership == "join"
         }
-
-    async def _key_counts(
-        self, selection: Selection
-    ) -> tuple[_ByDevice[JsonObject], _ByDevice[list[str]]]:
-        """Returns the counts of one-time keys, and the algorithms with an unused fallback key, by
-        user and device: of the devices that got messages."""
-        counts: _ByDevice[JsonObject] = {}
-        unused: _ByDevice[list[str]] = {}
-        for user_id, device_id in selection.devices:
-            found = await self._sources.keys.counts(user_id, device_id)
-            counts.setdefault(user_id, {})[device_id] = dict(found.one_time)
-            unused.setdefault(user_id, {})[device_id] = list(found.unused_fallback)
-        return counts, unused
 
 
 def _outside_event(entry: MembershipEntry) -> bytes | None:

@@ -93,21 +93,11 @@ class User(NamedTuple):
 
 
 @dataclass
-class Server:
-    """The running server and a session of clients."""
+class Requests:
+    """A session of clients with a server."""
 
     url: str
-    tls_address: str
-    services: Services
-    config: Config
-    database: asyncpg.Connection
     session: aiohttp.ClientSession
-    counting: str = ""
-
-    @property
-    def routes(self) -> list[Route]:
-        """The table of client routes."""
-        return make_routes(self.services, self.config)
 
     async def call(
         self,
@@ -169,6 +159,22 @@ class Server:
         path = "/sync?" + "&".join(f"{key}={quote(value)}" for key, value in query.items())
         found: JsonObject = await self.ok("GET", path, by=by)
         return found
+
+
+@dataclass
+class Server(Requests):
+    """The running server and a session of clients."""
+
+    tls_address: str
+    services: Services
+    config: Config
+    database: asyncpg.Connection
+    counting: str = ""
+
+    @property
+    def routes(self) -> list[Route]:
+        """The table of client routes."""
+        return make_routes(self.services, self.config)
 
     async def _is_settled(self) -> bool:
         return not await self.database.fetchval(_UNDER_WAY)
@@ -246,7 +252,7 @@ async def running(
         try:
             async with serving(config) as services:
                 url, tls_address = f"http://127.0.0.1:{plain}", f"127.0.0.1:{tls}"
-                yield Server(url, tls_address, services, config, database, session)
+                yield Server(url, session, tls_address, services, config, database)
         finally:
             await session.close()
             await database.close()

@@ -12,7 +12,7 @@ import pytest
 from tests.homeserver.appservice_world import bridged
 from tests.hostile.clients.running_server import free_port
 from tests.interop.appservices.bridges import process, until_said
-from tests.interop.appservices.test_heisenbridge import Person
+from tests.interop.appservices.person import Person
 
 pytest.importorskip("mautrix", reason="mautrix isn't installed: pip install mautrix")
 

@@ -101,6 +101,12 @@ def test_nothing_is_sent_without_a_url(url: object) -> None:
     assert parsed(url=url).url is None
 
 
+def test_a_sender_may_have_capitals() -> None:
+    """As the registrations that mautrix's bridges write."""
+    name = "ZgWzNq3-_V0kfy1fFFHbAbRKWbzM0Ccnp9aDnQ6oxeEWJIVRr4PqCjEx7zIhx9eA"
+    assert parsed(sender_localpart=name).sender == f"@{name}:hs1"
+
+
 @pytest.mark.parametrize(
     ("more", "problem"),
     [
@@ -114,7 +120,10 @@ def test_nothing_is_sent_without_a_url(url: object) -> None:
         ({"as_token": None}, "as_token is missing"),
         ({"hs_token": "a\r\nHost: b"}, "hs_token may have only visible ASCII characters"),
         ({"hs_token": "é"}, "hs_token may have only visible ASCII characters"),
-        ({"sender_localpart": "Bot"}, "sender_localpart isn't a user's name"),
+        ({"sender_localpart": "a:b"}, "sender_localpart may have only visible ASCII"),
+        ({"sender_localpart": "a b"}, "sender_localpart may have only visible ASCII"),
+        ({"sender_localpart": "bör"}, "sender_localpart may have only visible ASCII"),
+        ({"sender_localpart": "b" * 255}, "sender_localpart isn't a user's name"),
         ({"rate_limited": "no"}, "rate_limited must be true or false"),
         ({"protocols": "irc"}, "protocols must be a list of texts"),
         ({"protocols": [1]}, "protocols must be a list of texts"),

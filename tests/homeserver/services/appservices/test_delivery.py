@@ -267,12 +267,14 @@ async def test_an_entry_that_fails_is_tried_and_passed_over(
     monkeypatch.setattr("homeserver.limits.APPSERVICE_BACKOFF_S_MOST", 0.02)
     build, bad, alone = TransactionBuilder.build, set[str](), list[str]()
 
-    async def fails(self: Any, to: Any, audience: Any, selection: Selection) -> bytes | None:
+    async def fails(
+        self: Any, to: Any, audience: Any, selection: Selection, counts: Any
+    ) -> bytes | None:
         chosen: list[str] = [one.event_id for one in selection.events]
         if bad & set(chosen):
             alone.extend(chosen if len(chosen) == 1 else ())
             raise RuntimeError("a bug")
-        return await build(self, to, audience, selection)
+        return await build(self, to, audience, selection, counts)
 
     monkeypatch.setattr(TransactionBuilder, "build", fails)
     service.answers["transactions"] = (503, {})

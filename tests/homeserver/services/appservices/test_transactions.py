@@ -272,7 +272,9 @@ async def test_stripped_state_of_any_depth(scene: Scene) -> None:
     [delivery] = server.services.appservices.deliveries._running.values()
     selection = Selection(delivery.service, delivery._audience)
     selection.events.append(invite)
-    body = await delivery._parts.builder.build(delivery.service, delivery._audience, selection)
+    builder = delivery._parts.builder
+    counts = builder.counts_for(delivery.service)
+    body = await builder.build(delivery.service, delivery._audience, selection, counts)
     assert body is not None
     assert deep in body
 
