@@ -39,7 +39,7 @@ from homeserver.outbound.appservices.client import (
 from homeserver.rules.any_json import load_any
 from homeserver.rules.appservices.audience import Audience
 from homeserver.rules.appservices.registrations import AppService
-from homeserver.services.appservices.key_counts import ToldCounts
+from homeserver.services.appservices.key_counts import KeyCountReader
 from homeserver.services.appservices.log_reader import LogReader
 from homeserver.services.appservices.selection import Selection
 from homeserver.services.appservices.transactions import TO_DEVICE, TransactionBuilder
@@ -95,7 +95,7 @@ class Delivery:
         self._position: int | None = None
         self._delivered = self._stored = parts.reader.end
         self._audience = Audience(service)
-        self._counts: ToldCounts | None = None
+        self._counts: KeyCountReader | None = None
         self._typing: dict[RoomId, None] = {}
         self._present: dict[UserId, None] = {}
         self._wake = asyncio.Event()

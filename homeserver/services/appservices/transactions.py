@@ -30,7 +30,7 @@ from homeserver.rules.any_json import dump_any, load_any
 from homeserver.rules.appservices.audience import Audience
 from homeserver.rules.appservices.registrations import AppService
 from homeserver.services.accounts.requester import NO_DEVICE
-from homeserver.services.appservices.key_counts import ToldCounts
+from homeserver.services.appservices.key_counts import KeyCountReader
 from homeserver.services.appservices.log_reader import NamedEvent
 from homeserver.services.appservices.selection import Selection
 from homeserver.services.encryption.keys import Keys
@@ -69,12 +69,12 @@ class TransactionBuilder:
     def __init__(self, sources: TransactionSources) -> None:
         self._sources = sources
 
-    def counts_for(self, service: AppService) -> ToldCounts:
-        """Returns what `build` needs to know of a service between its transactions."""
-        return ToldCounts(service, self._sources.keys, self._sources.devices)
+    def counts_for(self, service: AppService) -> KeyCountReader:
+        """Returns what reads the counts of keys for a service's transactions."""
+        return KeyCountReader(service, self._sources.keys, self._sources.devices)
 
     async def build(
-        self, service: AppService, audience: Audience, selection: Selection, counts: ToldCounts
+        self, service: AppService, audience: Audience, selection: Selection, counts: KeyCountReader
     ) -> bytes | None:
         """Returns the body, as JSON; None if nothing is left that concerns the service."""
         parts: list[tuple[str, bytes]] = []
@@ -124,14 +124,14 @@ class TransactionBuilder:
     # What encryption needs
 
     async def _encryption(
-        self, service: AppService, audience: Audience, selection: Selection, told: ToldCounts
+        self, service: AppService, audience: Audience, selection: Selection, reader: KeyCountReader
     ) -> list[tuple[str, bytes]]:
         parts = []
         changed, left = await self._device_lists(service, audience, selection)
         if changed or left:
             lists = {"changed": sorted(changed), "left": sorted(left - changed)}
             parts.append((f"{_MSC3202}.device_lists", orjson.dumps(lists)))
-        counts, unused = await told.untold(audience, selection)
+        counts, unused = await reader.read(audience, selection)
         if counts:
             parts += [
                 (f"{_MSC3202}.device_one_time_keys_count", orjson.dumps(counts)),

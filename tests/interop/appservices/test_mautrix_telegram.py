@@ -15,7 +15,6 @@ import pytest
 import pytest_asyncio
 import trustme
 
-from homeserver.api import server_info
 from local_postgres import EmbeddedCluster
 from tests.faults.servers import until
 from tests.hostile.clients.running_server import SERVER, running
@@ -61,22 +60,20 @@ async def scene(
         "appservices": {"registrations": [str(one) for one in bridge.registrations]},
         "media": {"unauthenticated": True},  # without v1.11 in /versions, it uses the old paths
     }
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(server_info, "SPEC_VERSIONS", ("v1.1", "v1.2"))
-        async with (
-            telegram(folder, bridge.key, bridge.telegram_port) as network,
-            running(database_url, trustme.CA(), **tables) as server,
-        ):
-            alice = Person(server, await server.register("alice"))
-            await network.ask("say", chat=GARDEN, by=IAN, text="before")
-            try:
-                await bridge.start(server.url)
-                found = await log_in(alice, bridge, network)
-                found.group = await found.room_named("Garden")
-                yield found
-                assert await network.ask("unknown") == []
-            finally:
-                await bridge.kill()
+    async with (
+        telegram(folder, bridge.key, bridge.telegram_port) as network,
+        running(database_url, trustme.CA(), **tables) as server,
+    ):
+        alice = Person(server, await server.register("alice"))
+        await network.ask("say", chat=GARDEN, by=IAN, text="before")
+        try:
+            await bridge.start(server.url)
+            found = await log_in(alice, bridge, network)
+            found.group = await found.room_named("Garden")
+            yield found
+            assert await network.ask("unknown") == []
+        finally:
+            await bridge.kill()
 
 
 async def heard(scene: Scene, by: int, text: str, **more: int) -> tuple[int, Any]:

@@ -233,6 +233,11 @@ def _type(world: World, request: Any) -> Any:
     return True
 
 
+def _be_online(world: World, request: Any) -> Any:
+    _note(world, "online", is_on=not request.offline)
+    return True
+
+
 _messages = functions.messages
 ANSWERS: dict[type, Callable[[World, Any], Any]] = {
     functions.help.GetConfigRequest: _config,
@@ -243,6 +248,7 @@ ANSWERS: dict[type, Callable[[World, Any], Any]] = {
     functions.users.GetUsersRequest: _users,
     functions.contacts.GetContactsRequest: _contacts,
     functions.help.GetAppConfigRequest: _app_config,
+    functions.account.UpdateStatusRequest: _be_online,
     functions.upload.GetFileRequest: _file,
     functions.upload.SaveFilePartRequest: _save_part,
     _messages.GetAvailableReactionsRequest: _available_reactions,
