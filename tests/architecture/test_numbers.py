@@ -38,7 +38,7 @@ NOT_BOUNDS: Mapping[str, str] = {
     "a number of the protocol, or a name that is a number": """
         federation.graph.auth.power_levels.NOTIFICATION_DEFAULT
         federation.graph.auth.power_levels.CREATOR_LEVEL
-        federation.transport.requests.resolve._PORT homeserver.rules.push.pushers._HTTPS_PORT
+        federation.transport.requests.resolve._PORT
         homeserver.api.http.response.Response.status
         homeserver.rules.identity.email_settings.EmailSettings.port
         homeserver.rules.rooms.room_presets.CREATOR_LEVEL
@@ -48,7 +48,7 @@ NOT_BOUNDS: Mapping[str, str] = {
         homeserver.api.http.response.Stream.status
         homeserver.services.rooms.joining.intents._NOT_REACHED homeserver.storage.migrate._LOCK
         local_postgres.accounts.NUMERIC_ACCOUNT local_postgres.settings.PORT
-        federation.transport.requests.urls._PORT
+        federation.https_urls._PORT
         """,
     "a code of the kernel's interface": """
         homeserver.media.process_rights._PR_SET_DUMPABLE

@@ -24,11 +24,12 @@ import orjson
 import pytest
 from aiohttp import web
 
+from federation.https_urls import HttpsUrl
 from federation.transport.requests.client import FederationClient, ServerRequest
 from federation.transport.routes.endpoints import Endpoints, Handler
 from homeserver.api.http.app import HttpApp
 from homeserver.outbound.appservices.client import AppServiceClient, AppServiceRequest
-from homeserver.rules.push.pushers import GATEWAY_PATH, GatewayAddress
+from homeserver.rules.push.pushers import GATEWAY_PATH
 from homeserver.services.push.delivery.gateways import Gateways
 from tests.spec.spec_files import SPEC, answer_errors, find_operation, request_errors
 
@@ -163,7 +164,7 @@ async def _exchange(
 async def _notify(
     original: Callable[..., Awaitable[frozenset[str]]],
     self: Gateways,
-    gateway: GatewayAddress,
+    gateway: HttpsUrl,
     body: bytes,
 ) -> frozenset[str]:
     check_request("POST", GATEWAY_PATH, body)

@@ -24,6 +24,7 @@ from functools import partial
 from typing import TypeAlias
 
 from federation.events.ids import ServerName
+from federation.https_urls import HttpsUrl, parse_https_url
 from federation.limits import (
     MEDIA_ENVELOPE_BYTES_MAX,
     MEDIA_FETCHED_BYTES_PER_S_MIN,
@@ -53,7 +54,7 @@ from federation.transport.requests.client import (
     build_target,
 )
 from federation.transport.requests.dialer import Bounds, Endpoint, Sink
-from federation.transport.requests.urls import Lookup, WebUrl, parse_url
+from federation.transport.requests.urls import Lookup, find_endpoint
 
 _SIGNED = "/_matrix/federation/v1/media"
 _OLD = "/_matrix/media/v3"
@@ -152,7 +153,7 @@ class MediaFetcher:
         self, wanted: WantedMedia, location: str, receiver: MediaReceiver
     ) -> None:
         try:
-            url = parse_url(location)
+            url = parse_https_url(location)
         except ValueError as error:
             quoted = location[:QUOTED_ID_CHARACTERS_MAX]
             raise _bad_media(wanted, f"it leads to {quoted!r}: {error}") from None
@@ -162,9 +163,9 @@ class MediaFetcher:
         )
         await reading.finish()
 
-    async def _find(self, wanted: WantedMedia, url: WebUrl) -> Endpoint:
+    async def _find(self, wanted: WantedMedia, url: HttpsUrl) -> Endpoint:
         try:
-            return await url.find(self._lookup)
+            return await find_endpoint(url, self._lookup)
         except OSError as error:
             detail = f"{url.authority}: {error}"
             raise FederationError(wanted.server, FailureKind.UNRESOLVED, detail) from None

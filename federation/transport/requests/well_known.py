@@ -18,6 +18,7 @@ from urllib.parse import urljoin
 
 from federation.bounded_cache import BoundedCache
 from federation.events.ids import ServerName, is_reachable_name
+from federation.https_urls import parse_https_url
 from federation.limits import (
     RESOLVE_CACHE_ENTRIES_MAX,
     WELL_KNOWN_BYTES_MAX,
@@ -39,7 +40,7 @@ from federation.transport.requests.dialer import (
     HttpResponse,
     Outgoing,
 )
-from federation.transport.requests.urls import Lookup, parse_url
+from federation.transport.requests.urls import Lookup, find_endpoint
 
 _PATH = "/.well-known/matrix/server"
 _MAX_AGE = re.compile(r"max-age\s*=\s*\"?(\d{1,10})", re.IGNORECASE)
@@ -96,8 +97,8 @@ class WellKnown:
         raise ValueError("too many redirects")
 
     async def _get(self, url: str) -> HttpResponse:
-        parsed = parse_url(url)
-        endpoint = await parsed.find(self._lookup)
+        parsed = parse_https_url(url)
+        endpoint = await find_endpoint(parsed, self._lookup)
         return await self._dialer.exchange(endpoint, Outgoing("GET", parsed.target, {}), _BOUNDS)
 
 

@@ -11,13 +11,12 @@ Spec: client-server API, "Push Notifications", POST /pushers/set.
 from __future__ import annotations
 
 from typing import Any
-from urllib.parse import urlsplit
 
 import msgspec
 import orjson
 
 from federation.events.canonical_json import JsonObject
-from federation.events.ids import is_reachable_name
+from federation.https_urls import HttpsUrl, parse_https_url
 from homeserver import limits
 from homeserver.errors import bad_json, invalid_param, missing_param, too_large
 from homeserver.rules.identity.email_addresses import InvalidEmail, canonical_email
@@ -28,7 +27,6 @@ EVENT_ID_ONLY = "event_id_only"
 GATEWAY_PATH = "/_matrix/push/v1/notify"
 
 _REQUIRED = ("app_display_name", "device_display_name", "lang", "data")
-_HTTPS_PORT = 443
 
 
 class PusherKey(msgspec.Struct, frozen=True):
@@ -56,21 +54,6 @@ class PusherRequest(msgspec.Struct, frozen=True):
     key: PusherKey
     pusher: Pusher | None = None
     append: bool = False
-
-
-class GatewayAddress(msgspec.Struct, frozen=True):
-    """Where a gateway is: a host name or IP literal (without brackets), a port, and the target of
-    requests."""
-
-    host: str
-    port: int
-    target: str
-
-    @property
-    def host_header(self) -> str:
-        """Returns the Host header."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return host if self.port == _HTTPS_PORT else f"{host}:{self.port}"
 
 
 def parse_request(body: JsonObject) -> PusherRequest:
@@ -139,24 +122,18 @@ def _check_email(key: PusherKey) -> None:
         raise invalid_param(f"pushkey: {error}") from None
 
 
-def parse_gateway(url: str) -> GatewayAddress | None:
+def parse_gateway(url: str) -> HttpsUrl | None:
     """Returns where a gateway is; None for an address that can't be one."""
-    if len(url) > limits.PUSHER_URL_CHARACTERS or not _is_visible_ascii(url):
+    if len(url) > limits.PUSHER_URL_CHARACTERS or "#" in url:
         return None
     try:
-        parts = urlsplit(url)
-        port = _HTTPS_PORT if parts.port is None else parts.port
+        gateway = parse_https_url(url)
     except ValueError:
         return None
-    is_gateway = parts.scheme == "https" and parts.path == GATEWAY_PATH
-    if not is_gateway or not parts.hostname or not port or "@" in parts.netloc or "#" in url:
-        return None
-    target = f"{parts.path}?{parts.query}" if parts.query else parts.path
-    address = GatewayAddress(parts.hostname, port, target)
-    return address if is_reachable_name(address.host_header) else None
+    return gateway if gateway.target.partition("?")[0] == GATEWAY_PATH else None
 
 
-def gateway_of(pusher: Pusher) -> GatewayAddress | None:
+def gateway_of(pusher: Pusher) -> HttpsUrl | None:
     """Returns where a pusher's gateway is; None for one of another kind."""
     if pusher.kind != HTTP:
         return None
@@ -191,7 +168,3 @@ def _text(value: object, name: str, *, characters: int = limits.PUSHER_TEXT_CHAR
 
 def _missing(names: list[str]) -> Exception:
     return missing_param(f"Missing parameters: {', '.join(names)}")
-
-
-def _is_visible_ascii(text: str) -> bool:
-    return all("!" <= character <= "~" for character in text)

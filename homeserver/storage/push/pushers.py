@@ -18,8 +18,9 @@ from typing import Any
 import msgspec
 
 from federation.events.ids import DeviceId, UserId
+from federation.https_urls import HttpsUrl
 from homeserver import limits
-from homeserver.rules.push.pushers import GatewayAddress, Pusher, PusherKey, gateway_of
+from homeserver.rules.push.pushers import Pusher, PusherKey, gateway_of
 from homeserver.storage.database import Connection, Database
 
 
@@ -193,7 +194,7 @@ def _names(key: PusherKey) -> tuple[str, str]:
     return key.app_id, key.pushkey
 
 
-def _target(pusher: Pusher) -> tuple[str, GatewayAddress | None]:
+def _target(pusher: Pusher) -> tuple[str, HttpsUrl | None]:
     """Returns where a pusher's notifications go; e-mail goes to its key."""
     return pusher.kind, gateway_of(pusher)
 

@@ -15,12 +15,13 @@ import msgspec
 import orjson
 
 from federation.events.ids import UserId
+from federation.https_urls import HttpsUrl
 from federation.ports import Clock
 from federation.retries import DoublingWaits
 from homeserver import limits
 from homeserver.metrics import ServerMetrics
 from homeserver.rules.push.gateway_messages import PushDevice, badge_message, event_message
-from homeserver.rules.push.pushers import GatewayAddress, PusherKey
+from homeserver.rules.push.pushers import PusherKey
 from homeserver.services.push.delivery.contents import PushContents
 from homeserver.services.push.delivery.gateways import Gateways, PushFailed, PushFailure
 from homeserver.storage.push.owed_pushes import OwedPush
@@ -103,9 +104,7 @@ class PushAttempts:
         self._gateways, self._clock, self._metrics = ports.gateways, ports.clock, ports.metrics
         self._random = ports.random
 
-    async def step(
-        self, pusher: StoredPusher, gateway: GatewayAddress, state: AttemptState
-    ) -> Attempt:
+    async def step(self, pusher: StoredPusher, gateway: HttpsUrl, state: AttemptState) -> Attempt:
         """Pushes what the pusher is owed first."""
         # read first: the number that is pushed alone has nothing in it that is still to be told
         unread = await self._source.unread(pusher.user_id)
@@ -144,9 +143,7 @@ class PushAttempts:
         state.collapsed_to = pushes[-1].position
         return OwedPushes(pushes, pushes[-1].position)
 
-    async def _push_event(
-        self, pusher: StoredPusher, gateway: GatewayAddress, push: OwedPush
-    ) -> None:
+    async def _push_event(self, pusher: StoredPusher, gateway: HttpsUrl, push: OwedPush) -> None:
         passed = msgspec.structs.replace(pusher.progress, cursor=push.position)
         event = await self._contents.event(pusher.user_id, push.room_id, push.event_id)
         if event is None:
@@ -171,7 +168,7 @@ class PushAttempts:
     async def _push_badge(
         self,
         pusher: StoredPusher,
-        gateway: GatewayAddress,
+        gateway: HttpsUrl,
         state: AttemptState,
         passed: PusherProgress,
     ) -> Attempt:

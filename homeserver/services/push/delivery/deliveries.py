@@ -22,10 +22,11 @@ from collections.abc import Callable, Collection, Coroutine, Sequence
 from typing import Any, TypeAlias
 
 from federation.events.ids import UserId
+from federation.https_urls import HttpsUrl
 from federation.transport.wakeup import Wakeup
 from homeserver import limits
 from homeserver.engine.entries import EventEntry, Placed, ReceiptEntry
-from homeserver.rules.push.pushers import GatewayAddress, gateway_of
+from homeserver.rules.push.pushers import gateway_of
 from homeserver.services.push.delivery.attempts import (
     Attempt,
     AttemptState,
@@ -162,7 +163,7 @@ class PushDeliveries:
         task.is_reset = False
 
 
-def _gateway_to_tell(stored: StoredPusher) -> GatewayAddress | None:
+def _gateway_to_tell(stored: StoredPusher) -> HttpsUrl | None:
     """Returns the gateway of a pusher that may be told something now; None for one of another kind
     (`digests`), or of a locked user."""
     return None if stored.is_locked else gateway_of(stored.pusher)

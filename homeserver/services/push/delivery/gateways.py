@@ -20,19 +20,18 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from enum import Enum
 
 from federation.events.ids import UserId
-from federation.transport.acl import ip_of
+from federation.https_urls import HttpsUrl
 from federation.transport.requests.dialer import (
     Bounds,
     Dialer,
     DialError,
-    Endpoint,
     HttpResponse,
     Outgoing,
 )
 from federation.transport.requests.resolve import NameService
+from federation.transport.requests.urls import find_endpoint
 from homeserver import limits
 from homeserver.rules.push.gateway_messages import parse_answer
-from homeserver.rules.push.pushers import GatewayAddress
 
 _HEADERS = {"Content-Type": "application/json", "Accept": "application/json"}
 
@@ -70,7 +69,7 @@ class Gateways:
 
     @asynccontextmanager
     async def turn(
-        self, user_id: UserId, gateway: GatewayAddress, *, is_failing: bool
+        self, user_id: UserId, gateway: HttpsUrl, *, is_failing: bool
     ) -> AsyncIterator[None]:
         """Waits until a request for a user may be made; `is_failing`: the pusher's last one
         failed."""
@@ -78,16 +77,16 @@ class Gateways:
             await stack.enter_async_context(self._of_user.place(user_id))
             if is_failing:
                 await stack.enter_async_context(self._failing)
-            await stack.enter_async_context(self._at_gateway.place(gateway.host_header))
+            await stack.enter_async_context(self._at_gateway.place(gateway.authority))
             await stack.enter_async_context(self._all)
             yield
 
-    async def notify(self, gateway: GatewayAddress, body: bytes) -> frozenset[str]:
+    async def notify(self, gateway: HttpsUrl, body: bytes) -> frozenset[str]:
         """Sends one request; returns the push keys that the gateway rejects. Raises PushFailed."""
         request = Outgoing("POST", gateway.target, _HEADERS, body)
         bounds = Bounds(timeout_s=limits.PUSH_REQUEST_S, bytes_max=limits.PUSH_ANSWER_BYTES)
         try:
-            endpoint = await self._endpoint(gateway)
+            endpoint = await find_endpoint(gateway, self._names.addresses)
             response = await self._dialer.exchange(endpoint, request, bounds)
         except (OSError, TimeoutError, UnicodeError) as error:  # of the look-up
             raise PushFailed(PushFailure.UNREACHABLE, f"{gateway.host}: {error}") from None
@@ -99,11 +98,6 @@ class Gateways:
         if rejected is None:
             raise PushFailed(PushFailure.FAILED, "the answer isn't a push gateway's")
         return rejected
-
-    async def _endpoint(self, gateway: GatewayAddress) -> Endpoint:
-        literal = ip_of(gateway.host)
-        found = (literal,) if literal is not None else await self._names.addresses(gateway.host)
-        return Endpoint(found, gateway.port, gateway.host_header, literal or gateway.host)
 
 
 class _Places:

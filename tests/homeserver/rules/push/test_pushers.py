@@ -8,9 +8,9 @@ import orjson
 import pytest
 
 from federation.errors import MatrixError
+from federation.https_urls import HttpsUrl
 from homeserver import limits
 from homeserver.rules.push.pushers import (
-    GatewayAddress,
     Pusher,
     PusherKey,
     gateway_of,
@@ -128,8 +128,8 @@ def test_kinds_and_formats_that_are_unknown_are_refused() -> None:
 )
 def test_gateways_are_https_at_one_path(url: str, host: str, port: int, header: str) -> None:
     address = parse_gateway(url)
-    assert address == GatewayAddress(host, port, "/_matrix/push/v1/notify")
-    assert address.host_header == header
+    assert address == HttpsUrl(host, port, "/_matrix/push/v1/notify")
+    assert address.authority == header
 
 
 def test_a_query_of_a_gateway_is_kept() -> None:

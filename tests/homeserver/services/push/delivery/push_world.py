@@ -11,9 +11,10 @@ from typing import Any, cast
 import orjson
 
 from federation.events.ids import DeviceId, EventId, RoomId, UserId
+from federation.https_urls import HttpsUrl
 from homeserver.metrics import ServerMetrics
 from homeserver.rules.push.gateway_messages import EventNames
-from homeserver.rules.push.pushers import GatewayAddress, Pusher, PusherKey
+from homeserver.rules.push.pushers import Pusher, PusherKey
 from homeserver.services.push.delivery.attempts import OwedPushes, PushPorts
 from homeserver.services.push.delivery.contents import PushContents
 from homeserver.services.push.delivery.deliveries import PushDeliveries
@@ -112,12 +113,12 @@ class MemoryGateways:
 
     @asynccontextmanager
     async def turn(
-        self, _user_id: UserId, _gateway: GatewayAddress, *, is_failing: bool
+        self, _user_id: UserId, _gateway: HttpsUrl, *, is_failing: bool
     ) -> AsyncIterator[None]:
         self.turns.append(is_failing)
         yield
 
-    async def notify(self, _gateway: GatewayAddress, body: bytes) -> frozenset[str]:
+    async def notify(self, _gateway: HttpsUrl, body: bytes) -> frozenset[str]:
         check_request("POST", "/_matrix/push/v1/notify", body)
         notification = orjson.loads(body)["notification"]
         self.sent.append(notification)

@@ -12,9 +12,10 @@ import pytest
 import trustme
 
 from federation.events.ids import UserId
+from federation.https_urls import HttpsUrl
 from federation.transport.requests.dialer import Dialer, build_tls_context
 from homeserver import limits
-from homeserver.rules.push.pushers import GATEWAY_PATH, GatewayAddress, parse_gateway
+from homeserver.rules.push.pushers import GATEWAY_PATH, parse_gateway
 from homeserver.services.push.delivery.gateways import Gateways, PushFailed, PushFailure
 from tests.homeserver.services.push.delivery.fake_gateway import FakeGateway, fake_gateway
 
@@ -62,7 +63,7 @@ async def dialer(authority: trustme.CA, tmp_path: Path) -> AsyncIterator[Callabl
         await one.close()
 
 
-def address(gateway: FakeGateway, host: str = "localhost") -> GatewayAddress:
+def address(gateway: FakeGateway, host: str = "localhost") -> HttpsUrl:
     found = parse_gateway(gateway.url.replace("localhost", host))
     assert found is not None
     return found
@@ -80,7 +81,7 @@ async def test_a_notification_arrives_and_rejected_keys_return(
     gateways = Gateways(dialer(), Names())
     assert await gateways.notify(address(gateway), BODY) == frozenset()
     await gateway.set({"rejected": ["key", "other"]})
-    at = GatewayAddress("localhost", gateway.port, GATEWAY_PATH + "?a=b")
+    at = HttpsUrl("localhost", gateway.port, GATEWAY_PATH + "?a=b")
     assert await gateways.notify(at, BODY) == {"key", "other"}
     first, second = await gateway.requests(2)
     assert first == {
@@ -203,12 +204,12 @@ class Turns:
         """Takes a turn, of a user of its own if none is named."""
         self._users += 1
         user_id = UserId(f"@{user or self._users}:hs1")
-        at = GatewayAddress(host, 443, GATEWAY_PATH)
+        at = HttpsUrl(host, 443, GATEWAY_PATH)
         self._tasks.create_task(self._hold(user_id, at, failing))
         for _ in range(10):
             await asyncio.sleep(0)
 
-    async def _hold(self, user_id: UserId, at: GatewayAddress, failing: bool) -> None:
+    async def _hold(self, user_id: UserId, at: HttpsUrl, failing: bool) -> None:
         async with self.gateways.turn(user_id, at, is_failing=failing):
             self.have.append(at.host)
             await self._end.wait()
