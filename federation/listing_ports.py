@@ -21,6 +21,25 @@ class ShownSpace:
     inaccessible: Sequence[RoomId]
 
 
+@dataclass(frozen=True, slots=True)
+class DirectoryQuestion:
+    """What is asked of a published directory: `limit` 0 for as many rooms as fit; `since` a token
+    of an earlier page; `instance_id` the directory of one network instead, `all_networks` those of
+    all networks too; a term, and types of rooms (None for rooms without one)."""
+
+    limit: int = 0
+    since: str | None = None
+    instance_id: str | None = None
+    all_networks: bool = False
+    search_term: str | None = None
+    room_types: tuple[str | None, ...] | None = None
+
+    @property
+    def is_search(self) -> bool:
+        """Whether only a part of the rooms is wanted."""
+        return self.search_term is not None or self.room_types is not None
+
+
 class RoomListings(Protocol):
     """Rooms of this server, as other servers may see them. Raises MatrixError."""
 
@@ -29,3 +48,7 @@ class RoomListings(Protocol):
     ) -> ShownSpace:
         """Returns a room and its children, as far as `origin` could join or read them. 404
         M_NOT_FOUND where it can't see the room itself, or this server isn't in it."""
+
+    async def public_rooms(self, question: DirectoryQuestion) -> JsonObject:
+        """Returns a page of the published directory, as the specification has it, of rooms that
+        other servers' users may join. 400 M_INVALID_PARAM for an unknown token."""

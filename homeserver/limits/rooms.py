@@ -49,6 +49,9 @@ PUBLISHED_ROOMS_LISTED = 1_000
 PUBLISHED_ROOMS_LOADED = 50
 """Cold rooms that one listing loads at a time."""
 
+ROOM_SEARCH_CHARACTERS = 500
+"""Length of a term, and of a text in which it is looked for: a topic may have 60,000."""
+
 PUBLISHED_ROOMS_PER_PAGE = 100
 """Rooms in one page of the directory."""
 

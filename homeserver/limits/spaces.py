@@ -90,3 +90,12 @@ SERVED_HIERARCHY_BYTES = 1_000_000
 
 REMOTE_ROOM_TEXT_CHARACTERS = 4_096
 """Length to which a text of another server about a room is cut: a topic."""
+
+REMOTE_DIRECTORY_ROOMS = 1_000
+"""Rooms that are read of one page of another server's directory."""
+
+REMOTE_DIRECTORY_TOKEN_CHARACTERS = 2_048
+"""Length of its tokens: they are parameters of a request."""
+
+REMOTE_DIRECTORY_S = 15.0
+"""The wait for a page: a large server searches long."""

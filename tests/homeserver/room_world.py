@@ -22,6 +22,7 @@ from federation.events.canonical_json import JsonObject
 from federation.events.ids import DeviceId, EventId, RoomAlias, RoomId, ServerName, UserId
 from federation.events.signing import SigningKey
 from federation.graph.building import EventDraft
+from federation.listing_ports import DirectoryQuestion
 from federation.transport.requests.client import FailureKind, FederationError
 from homeserver.api.http.query import PageTokens
 from homeserver.api.http.request import Request
@@ -135,6 +136,11 @@ class FakeRemote:
         if alias not in self.aliases:
             raise not_found("no such alias")
         return self.aliases[alias]
+
+    async def public_rooms(self, server: ServerName, question: DirectoryQuestion) -> JsonObject:
+        """Has no directory."""
+        self.asked.append(("directory", server, question))
+        raise FederationError(server, FailureKind.STATUS, "no directory", status=403)
 
     async def hierarchy(self, server: ServerName, room_id: RoomId) -> JsonObject:
         """What the test has a server say of a room."""
@@ -343,7 +349,9 @@ def _world(engine: Engine, database: Database) -> World:
         profile_of=profile_of,
         is_invite_blocked=is_invite_blocked,
     )
-    parts = RemoteRoomParts(remote, remote.look_up, remote.hierarchy, remote.admit)
+    parts = RemoteRoomParts(
+        remote, remote.look_up, remote.hierarchy, remote.public_rooms, remote.admit
+    )
     rooms = make_rooms(
         engine,
         database,

@@ -27,9 +27,11 @@ from federation.events.ids import (
 from federation.limits import (
     HIERARCHY_ANSWER_BYTES_MAX,
     KEYS_ANSWER_BYTES_MAX,
+    PUBLIC_ROOMS_ANSWER_BYTES_MAX,
     REQUEST_S_MAX,
     SERVERS_IN_ROOM_MAX,
 )
+from federation.listing_ports import DirectoryQuestion
 from federation.ports import UserDevices
 from federation.transport.requests.client import (
     FailureKind,
@@ -102,6 +104,24 @@ class Queries:
             server, build_target(f"{_V1}/hierarchy", room_id), bounds=bounds
         )
 
+    async def public_rooms(
+        self, server: ServerName, question: DirectoryQuestion, *, timeout_s: float
+    ) -> JsonObject:
+        """Returns a page of a server's published directory, unchecked. Spec: server-server API,
+        "Published room directory"."""
+        bounds = Bounds(timeout_s=timeout_s, bytes_max=PUBLIC_ROOMS_ANSWER_BYTES_MAX)
+        path, asked = f"{_V1}/publicRooms", _directory_fields(question)
+        if not question.is_search:
+            query = [(name, _query_value(value)) for name, value in asked.items()]
+            return await self._client.get(server, build_target(path, query=query), bounds=bounds)
+        chosen: JsonObject = {}
+        if question.search_term is not None:
+            chosen["generic_search_term"] = question.search_term
+        if question.room_types is not None:
+            chosen["room_types"] = list(question.room_types)
+        content = {**asked, "filter": chosen}
+        return await self._client.request(ServerRequest(server, "POST", path, content, bounds))
+
     async def devices(self, user_id: UserId) -> UserDevices:
         """Returns all devices of another server's user."""
         server = server_of(user_id)
@@ -171,6 +191,21 @@ class Queries:
     async def _post(self, server: ServerName, path: str, content: JsonObject) -> JsonObject:
         request = ServerRequest(server, "POST", f"{_V1}{path}", content, _KEYS_BOUNDS)
         return await self._client.request(request)
+
+
+def _directory_fields(question: DirectoryQuestion) -> JsonObject:
+    """Returns what is asked of a directory, beside the search."""
+    fields: JsonObject = {
+        "limit": question.limit or None,
+        "since": question.since,
+        "third_party_instance_id": question.instance_id,
+        "include_all_networks": question.all_networks or None,
+    }
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _query_value(value: object) -> str:
+    return "true" if value is True else str(value)
 
 
 def parse_servers(names: Sequence[object]) -> tuple[ServerName, ...]:

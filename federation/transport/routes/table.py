@@ -43,6 +43,7 @@ from federation.transport.routes.invites.third_party_invites import ThirdPartyIn
 from federation.transport.routes.joining import JoiningPorts, JoiningRoutes
 from federation.transport.routes.keys import KeyRoutes
 from federation.transport.routes.listings.hierarchy import HierarchyRoutes
+from federation.transport.routes.listings.public_rooms import PublicRoomsRoutes
 from federation.transport.routes.media.media_routes import MediaRoutes
 from federation.transport.routes.notary import Notary
 from federation.transport.routes.room_access import ServerRoomAccess
@@ -118,6 +119,7 @@ class FederationRoutes:
             self._table += ThirdPartyInviteRoutes(parts.name, access, invites).table(endpoints)
         if (listings := parts.listings) is not None:
             self._table += HierarchyRoutes(listings, parts.acls, parts.clock).table(endpoints)
+            self._table += PublicRoomsRoutes(listings, parts.acls, parts.clock).table(endpoints)
 
     def table(self) -> list[Route]:
         """Returns method, path template and handler of every endpoint."""

@@ -46,6 +46,7 @@ from homeserver.services.rooms.state import State
 from homeserver.services.rooms.successions import Move, Successions
 from homeserver.services.rooms.summaries.hierarchy import Hierarchy
 from homeserver.services.rooms.summaries.previews import Previews
+from homeserver.services.rooms.summaries.remote_directories import AskDirectory, RemoteDirectories
 from homeserver.services.rooms.summaries.remote_summaries import AskHierarchy, RemoteSummaries
 from homeserver.services.rooms.summaries.served_summaries import ServedSummaries
 from homeserver.services.rooms.summaries.summaries import Summaries
@@ -75,6 +76,7 @@ class RoomServices:
     members: MemberState
     directory: Directory
     public_rooms: PublicRooms
+    directories: RemoteDirectories
     summaries: SummaryServices
     state: State
     upgrades: Upgrades
@@ -92,6 +94,7 @@ class RemoteRoomParts:
     rooms: RemoteRooms
     look_up: LookUp
     hierarchy: AskHierarchy
+    public_rooms: AskDirectory
     admit: Callable[[str], None]
 
 
@@ -133,7 +136,8 @@ def make_remote_room_parts(
     queries = outbound.queries
     ask = partial(queries.hierarchy, timeout_s=limits.SUMMARY_REQUEST_S)
     admit = partial(limiter.check, Limit.REMOTE_ROOMS)
-    return RemoteRoomParts(rooms, alias_look_up(queries), ask, admit)
+    ask_directory = partial(queries.public_rooms, timeout_s=limits.REMOTE_DIRECTORY_S)
+    return RemoteRoomParts(rooms, alias_look_up(queries), ask, ask_directory, admit)
 
 
 def make_joining(
@@ -169,7 +173,7 @@ def make_rooms(
         look_up=remote.look_up,
         services=aliases,
     )
-    outside = engine.remote_event_writer.outside
+    outside, public_rooms = engine.remote_event_writer.outside, PublicRooms(database, engine.rooms)
     membership = Membership(rooms, outside, people, directory, remote.rooms)
     members = MemberState(rooms, membership, people)
     guests = GuestStays(database, RoomAccess(rooms), leave=membership.leave, sleep=clock.sleep)
@@ -189,8 +193,9 @@ def make_rooms(
         membership=membership,
         members=members,
         directory=directory,
-        public_rooms=PublicRooms(database, engine.rooms),
-        summaries=make_summaries(engine, remote, directory),
+        public_rooms=public_rooms,
+        directories=RemoteDirectories(remote.public_rooms, remote.admit),
+        summaries=make_summaries(engine, remote, directory, public_rooms),
         state=State(rooms, directory, members, engine.reader),
         upgrades=Upgrades(rooms, people),
         departures=AccountDepartures(
@@ -203,7 +208,7 @@ def make_rooms(
 
 
 def make_summaries(
-    engine: Engine, others: RemoteRoomParts, directory: Directory
+    engine: Engine, others: RemoteRoomParts, directory: Directory, public_rooms: PublicRooms
 ) -> SummaryServices:
     """Creates the services that summarise rooms."""
     context, rooms = engine.context, engine.room_context
@@ -213,7 +218,7 @@ def make_summaries(
     return SummaryServices(
         Hierarchy(rooms, summaries, remote, walks, context.clock),
         Previews(rooms, summaries, remote, directory.resolve, others.admit),
-        ServedSummaries(rooms, summaries),
+        ServedSummaries(rooms, summaries, public_rooms),
     )
 
 
@@ -230,7 +235,7 @@ def room_routes(
         DirectoryApi(services.directory).routes(),
         HierarchyApi(services.summaries.hierarchy).routes(),
         RoomSummaryApi(services.summaries.previews).routes(),
-        PublicRoomsApi(services.public_rooms, engine.context.name).routes(),
+        PublicRoomsApi(services.public_rooms, services.directories, engine.context.name).routes(),
         StateApi(services.state, tokens).routes(),
         UserDirectoryApi(services.user_search).routes(),
         MutualRoomsApi(MutualRooms(engine.memberships)).routes(),

@@ -2,7 +2,9 @@
 
 Rules:
 1. Larger rooms come first; equal ones in the order of their IDs, so that pages don't overlap.
-2. A search term is matched against name, topic and canonical alias, ignoring case.
+2. A search term is looked for in name, topic and canonical alias, without differences of case,
+   accent and width: each of its words has to be in one of them, anywhere. Of a long topic the
+   beginning is searched.
 3. Values of a wrong type in a room's state are left out, as are an alias and an avatar that are
    none.
 4. A room without a join rule can be joined by invite alone, as the auth rules have it. It is said:
@@ -25,6 +27,7 @@ from federation.events.canonical_json import JsonObject
 from federation.events.ids import InvalidIdentifier, RoomId, StateKey, parse_room_id
 from federation.limits import INTEGER_MAX
 from homeserver import limits
+from homeserver.rules.words import folded
 
 _TEXTS: Sequence[tuple[str, StateKey, str]] = (
     ("name", event_types.NAME_KEY, "name"),
@@ -81,6 +84,11 @@ def _may_be(name: str, text: str) -> bool:
     return text.startswith(_BEGINNINGS.get(name, ""))
 
 
+def is_federated(contents: Mapping[StateKey, Mapping[str, Any]]) -> bool:
+    """Returns whether users of other servers may join a room, by `m.federate` of its creation."""
+    return contents.get(event_types.CREATE_KEY, {}).get("m.federate") is not False
+
+
 def read_entry(value: object) -> JsonObject | None:
     """Returns the entry of a room as another server gives it (rule 5); None for what is none."""
     if not isinstance(value, dict):
@@ -115,8 +123,13 @@ def matches(entry: JsonObject, search: Search) -> bool:
     """Returns whether a search finds a room."""
     if search.room_types is not None and entry.get("room_type") not in search.room_types:
         return False
-    term = (search.generic_search_term or "").casefold()
-    return not term or any(term in entry.get(name, "").casefold() for name in _SEARCHED)
+    words = _folded(search.generic_search_term or "").split()
+    texts = [_folded(entry.get(name, "")) for name in _SEARCHED] if words else []
+    return all(any(word in text for text in texts) for word in words)
+
+
+def _folded(text: str) -> str:
+    return folded(text[: limits.ROOM_SEARCH_CHARACTERS])
 
 
 def order(entry: JsonObject) -> tuple[int, str]:

@@ -58,10 +58,12 @@ class SpaceChild(msgspec.Struct, frozen=True):
 
 
 class SummarisedRoom(msgspec.Struct, frozen=True):
-    """The summary of a room. `entry` has all fields but the children, which are in order."""
+    """The summary of a room. `entry` has all fields but the children, which are in order.
+    `is_federated`: users of other servers may join it."""
 
     entry: JsonObject
     children: tuple[SpaceChild, ...] = ()
+    is_federated: bool = True
 
     @property
     def room_id(self) -> RoomId:
@@ -120,7 +122,8 @@ def describe(
         if rooms := [room for one in allowed if (room := as_room_id(one)) is not None]:
             entry["allowed_room_ids"] = rooms
     found = (_child(_stripped(event)) for event in children)
-    return SummarisedRoom(entry, in_order(child for child in found if child is not None))
+    in_space = in_order(child for child in found if child is not None)
+    return SummarisedRoom(entry, in_space, public_rooms.is_federated(contents))
 
 
 def _stripped(event: Event) -> JsonObject:

@@ -13,8 +13,16 @@ from typing import NamedTuple
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import RoomId
 from homeserver import limits
-from homeserver.engine.rooms.rooms import Room, Rooms
-from homeserver.rules.rooms.public_rooms import NEEDED, Search, describe, matches, order
+from homeserver.engine.rooms.rooms import Rooms
+from homeserver.errors import invalid_param
+from homeserver.rules.rooms.public_rooms import (
+    NEEDED,
+    Search,
+    describe,
+    is_federated,
+    matches,
+    order,
+)
 from homeserver.storage.database import Database
 from homeserver.storage.rooms.directory import DirectoryTable
 from homeserver.storage.rooms.network_rooms import NetworkRoomTable
@@ -39,12 +47,20 @@ class PublicRooms:
         self._networks = NetworkRoomTable(database)
 
     async def page(
-        self, search: Search, *, start: int, limit: int, networks: Networks = OWN
+        self,
+        search: Search,
+        *,
+        start: int,
+        limit: int,
+        networks: Networks = OWN,
+        federated_only: bool = False,
     ) -> JsonObject:
         """Returns up to `limit` rooms that a search finds, from the `start`th on: `chunk`,
-        `next_batch`, `prev_batch` and the total."""
-        entries = await self._entries(await self._published(networks))
-        found = sorted((entry for entry in entries if matches(entry, search)), key=order)
+        `next_batch`, `prev_batch` and the total. `federated_only` leaves out the rooms that users
+        of other servers can't join."""
+        published = await self._published(networks)
+        entries = await self._entries(published, search, federated_only=federated_only)
+        found = sorted(entries, key=order)
         answer: JsonObject = {
             "chunk": found[start : start + limit],
             "total_room_count_estimate": len(found),
@@ -64,15 +80,29 @@ class PublicRooms:
             published += await self._networks.load_all(most)
         return list(dict.fromkeys(published))
 
-    async def _entries(self, published: Sequence[RoomId]) -> list[JsonObject]:
+    async def _entries(
+        self, published: Sequence[RoomId], search: Search, *, federated_only: bool
+    ) -> list[JsonObject]:
+        """Returns the entries of the rooms that a search finds. Rooms are loaded and searched some
+        at a time, with other tasks in between."""
         entries: list[JsonObject] = []
         for at in range(0, len(published), limits.PUBLISHED_ROOMS_LOADED):
             part = published[at : at + limits.PUBLISHED_ROOMS_LOADED]
             for room_id, room in (await self._rooms.get_many(part)).items():
-                entries.append(await self._describe(room_id, room))
+                events = await self._rooms.state_events(room.view.state, NEEDED)
+                contents = {key: event.content for key, event in events.items()}
+                entry = describe(room_id, room.view.joined, contents)
+                if matches(entry, search) and (not federated_only or is_federated(contents)):
+                    entries.append(entry)
         return entries
 
-    async def _describe(self, room_id: RoomId, room: Room) -> JsonObject:
-        events = await self._rooms.state_events(room.view.state, NEEDED)
-        contents = {key: event.content for key, event in events.items()}
-        return describe(room_id, room.view.joined, contents)
+
+def parse_start(since: str | None) -> int:
+    """Returns the number of the first room of a page, from a token; raises 400 M_INVALID_PARAM."""
+    if not since:
+        return 0
+    if not (
+        since.isascii() and since.isdigit() and len(since) <= limits.PUBLISHED_ROOMS_TOKEN_DIGITS
+    ):
+        raise invalid_param("since is not a token of this directory")
+    return int(since)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from federation.errors import MatrixError
+from federation.events.canonical_json import JsonObject
 from federation.events.ids import RoomId, ServerName
-from federation.listing_ports import ShownSpace
+from federation.listing_ports import DirectoryQuestion, ShownSpace
 
 
 @dataclass
@@ -14,6 +15,7 @@ class MemoryListings:
     """`RoomListings`: what a test says, and what was asked."""
 
     spaces: dict[RoomId, ShownSpace] = field(default_factory=dict)
+    page: JsonObject = field(default_factory=lambda: {"chunk": []})
     asked: list[tuple[object, ...]] = field(default_factory=list)
 
     async def hierarchy(
@@ -24,3 +26,8 @@ class MemoryListings:
         if room_id not in self.spaces:
             raise MatrixError(404, "M_NOT_FOUND", "Room not found")
         return self.spaces[room_id]
+
+    async def public_rooms(self, question: DirectoryQuestion) -> JsonObject:
+        """The page."""
+        self.asked.append((question,))
+        return self.page

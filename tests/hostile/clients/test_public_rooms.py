@@ -100,7 +100,8 @@ async def test_hostile_state_of_a_published_room_is_left_out(scene: Scene) -> No
         ("since=999999", 200),
         ("limit=-1", 400),
         ("limit=999999999", 200),
-        ("server=other.example", 404),
+        ("server=other.example", 502),
+        ("server=no%20name", 400),
         ("server=here.example", 200),
     ],
 )

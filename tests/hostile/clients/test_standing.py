@@ -124,6 +124,7 @@ GUESTS_MAY: Mapping[str, str] = {
     "GET /joined_rooms": "a part of /sync",
     "POST /join/{roomIdOrAlias}": "joins, as /rooms/{roomId}/join does",
     "POST /rooms/{roomId}/forget": "what is left can be forgotten",
+    "GET /publicRooms": "open to everybody without an account",
     "POST /publicRooms": "GET is open to everybody without an account",
     **dict.fromkeys(
         (

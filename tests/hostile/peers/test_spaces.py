@@ -8,7 +8,7 @@ from urllib.parse import quote, unquote
 import pytest
 
 from federation.events.canonical_json import JsonObject
-from federation.limits import HIERARCHY_ANSWER_BYTES_MAX
+from federation.limits import HIERARCHY_ANSWER_BYTES_MAX, PUBLIC_ROOMS_ANSWER_BYTES_MAX
 from homeserver import limits
 from tests.hostile.clients.running_server import Reply, User
 from tests.hostile.peers.conftest import World
@@ -205,3 +205,38 @@ async def test_without_a_token_a_summary_is_for_open_rooms(world: World) -> None
             "GET", whole_path.format(quote(public)), headers={"Authorization": "Bearer stale"}
         )
         assert (stale.status, stale.errcode) == (401, "M_UNKNOWN_TOKEN")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        [],
+        {},
+        {"chunk": {}},
+        Http(200, b"["),
+        Http(200, b'{"chunk": ["' + b"x" * PUBLIC_ROOMS_ANSWER_BYTES_MAX + b'"]}'),
+        Http(404, b"nothing here"),
+        Http(500),
+    ],
+    ids=lambda answer: str(answer)[:40],
+)
+async def test_a_strange_directory_is_none(world: World, answer: object) -> None:
+    await world.evil.request("GET", "/_matrix/federation/v1/publicRooms")
+    world.evil.answers["/federation/v1/publicRooms"] = lambda path, body: answer
+    refused = await world.server.call("GET", "/publicRooms?server=evil.example", by=world.alice)
+    assert (refused.status, refused.errcode) == (502, "M_UNKNOWN")
+    world.evil.answers.clear()
+    await world.is_up()
+
+
+async def test_strange_rooms_of_a_directory_are_left_out(world: World) -> None:
+    """What is passed on fits the schema, as everywhere, and an address without a token may ask a
+    few times."""
+    await world.evil.request("GET", "/_matrix/federation/v1/publicRooms")
+    room = summary("!listed:evil.example")
+    odd = {"chunk": [None, 5, {"room_id": 1}, room, {**room, "room_id": "!", "name": 5}]}
+    world.evil.answers["/federation/v1/publicRooms"] = lambda path, body: odd
+    page = await world.server.ok("GET", "/publicRooms?server=evil.example")
+    assert [one["room_id"] for one in page["chunk"]] == ["!listed:evil.example"]
+    assert "children_state" not in page["chunk"][0]
+    world.evil.answers.clear()

@@ -104,6 +104,7 @@ def homeserver_yaml(server: ServerPlan, authority_path: Path) -> dict[str, Any]:
         "enable_registration_without_verification": True,
         "bcrypt_rounds": 4,
         "allow_public_rooms_over_federation": True,
+        "room_list_publication_rules": [{"action": "allow"}],
         "presence": {"enabled": False},
         "federation": {
             "max_short_retry_delay": "1s",

@@ -174,3 +174,37 @@ async def test_a_member_of_the_space_still_sees_it_whole(community: Community) -
     await reader.join(root, community.owner.server)
     await reader.until_in(root, "join")
     assert [name for name in await community.seen() if name != "restricted"] == before
+
+
+async def test_the_directory_of_the_other_server_is_read_and_searched(community: Community) -> None:
+    """In pages, by a term and by types of rooms; what isn't published isn't there."""
+    owner, reader = community.owner, community.reader
+    published = ["root", "below", "deep", "public"]
+    for name in published:
+        path = f"/directory/list/room/{quote(community.rooms[name])}"
+        await owner.must("PUT", path, {"visibility": "public"})
+    page = await reader.must("GET", "/publicRooms", None, server=owner.server)
+    assert sorted(community.names(page["chunk"])) == sorted(published)
+    at_home = await owner.must("GET", "/publicRooms")
+    for name in WHOLE:
+        values = [
+            {room["room_id"]: room.get(name) for room in one["chunk"]} for one in (page, at_home)
+        ]
+        assert values[0] == values[1], name
+    seen: list[str] = []
+    query = {"server": owner.server, "limit": "2"}
+    while True:
+        part = await reader.must("GET", "/publicRooms", None, **query)
+        seen += community.names(part["chunk"])
+        if "next_batch" not in part:
+            break
+        query["since"] = part["next_batch"]
+    assert sorted(seen) == sorted(published)
+    for chosen, names in (
+        ({"generic_search_term": "Deep"}, ["deep"]),
+        ({"room_types": ["m.space"]}, ["root", "below"]),
+        ({"room_types": [None]}, ["deep", "public"]),
+    ):
+        body = {"filter": chosen}
+        found = await reader.must("POST", "/publicRooms", body, server=owner.server)
+        assert sorted(community.names(found["chunk"])) == sorted(names)

@@ -6,11 +6,12 @@ import pytest
 
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import DeviceId, RoomAlias, RoomId, ServerName, UserId
-from federation.limits import HIERARCHY_ANSWER_BYTES_MAX
+from federation.limits import HIERARCHY_ANSWER_BYTES_MAX, PUBLIC_ROOMS_ANSWER_BYTES_MAX
+from federation.listing_ports import DirectoryQuestion
 from federation.transport.requests.client import FailureKind, FederationError
 from federation.transport.requests.dialer import Bounds
 from federation.transport.requests.queries import Queries
-from homeserver.limits import SUMMARY_REQUEST_S
+from homeserver.limits import REMOTE_DIRECTORY_S, SUMMARY_REQUEST_S
 from tests.federation.transport.loopback import loopback
 
 D1 = DeviceId("D1")
@@ -149,6 +150,29 @@ async def test_a_hierarchy_is_asked_for_within_bounds_of_its_own() -> None:
         "target": "/_matrix/federation/v1/hierarchy/%21a%2Fb%3Ab.test",
         "bounds": Bounds(timeout_s=SUMMARY_REQUEST_S, bytes_max=HIERARCHY_ANSWER_BYTES_MAX),
     }
+
+
+async def test_a_directory_is_asked_for_a_page_or_a_search() -> None:
+    async with loopback() as net:
+        a, b = await net.peer("a.test"), await net.peer("b.test")
+        for question in (
+            DirectoryQuestion(),
+            DirectoryQuestion(5, "to ken"),
+            DirectoryQuestion(instance_id="irc|net"),
+            DirectoryQuestion(all_networks=True),
+            DirectoryQuestion(5, "t", "irc", search_term="x", room_types=(None, "m.space")),
+            DirectoryQuestion(all_networks=True, search_term="x"),
+            DirectoryQuestion(room_types=()),
+        ):
+            page = await a.queries.public_rooms(b.name, question, timeout_s=REMOTE_DIRECTORY_S)
+            assert page == {"chunk": []}
+            assert b.listings.asked[-1] == (question,), "the other side reads what was asked"
+    queries = Queries(cast(Any, BoundedClient()))
+    asked = await queries.public_rooms(
+        ServerName("b.test"), DirectoryQuestion(), timeout_s=REMOTE_DIRECTORY_S
+    )
+    bounds = Bounds(timeout_s=REMOTE_DIRECTORY_S, bytes_max=PUBLIC_ROOMS_ANSWER_BYTES_MAX)
+    assert asked["bounds"] == bounds
 
 
 async def test_a_room_of_another_server_says_whether_guests_may_join() -> None:

@@ -5,10 +5,12 @@ from typing import Any, cast
 import pytest
 
 from federation.events.ids import ServerName
+from federation.listing_ports import DirectoryQuestion
 from homeserver import limits
 from homeserver.api.rooms.public_rooms import PublicRoomsApi
 from homeserver.rules.rooms.public_rooms import Search
 from homeserver.services.rooms.public_rooms import OWN, Networks, PublicRooms
+from homeserver.services.rooms.summaries.remote_directories import RemoteDirectories
 from tests.homeserver.api.handlers import GUEST, NotedService, Reply, serving
 
 MOST = limits.PUBLISHED_ROOMS_PER_PAGE
@@ -21,12 +23,17 @@ class Endpoints:
 
     def __init__(self) -> None:
         self.service = NotedService(page=PAGE)
-        self.routes = PublicRoomsApi(cast(PublicRooms, self.service), ServerName("hs1")).routes()
+        self.others = NotedService(page=PAGE)
+        self.routes = PublicRoomsApi(
+            cast(PublicRooms, self.service),
+            cast(RemoteDirectories, self.others),
+            ServerName("hs1"),
+        ).routes()
 
-    async def get(self, query: str) -> Reply:
+    async def get(self, query: str, *, token: bool = False) -> Reply:
         """Reads the list, without a token."""
         async with serving(self.routes) as caller:
-            return await caller.call("GET", f"/publicRooms{query}", token=False)
+            return await caller.call("GET", f"/publicRooms{query}", token=token)
 
     async def search(self, body: Any, query: str = "") -> Reply:
         """Searches it, as a guest."""
@@ -128,9 +135,32 @@ async def test_a_strange_limit_in_the_query_is_refused(limit: str) -> None:
     assert endpoints.service.asked == []
 
 
-async def test_another_servers_list_isnt_shown_as_ours() -> None:
-    """By either endpoint."""
+async def test_the_list_of_another_server_is_asked_for() -> None:
+    """By either endpoint, with all that was asked; our name, or none, is no other server's."""
     endpoints = Endpoints()
-    assert (await endpoints.get("?server=hs2")).refusal == (404, "M_NOT_FOUND")
-    assert (await endpoints.search({}, "?server=hs2")).refusal == (404, "M_NOT_FOUND")
+    for token in (False, True):
+        query = "?server=hs2&limit=5&since=a%20token"
+        assert await endpoints.get(query, token=token) == (200, PAGE)
+        question = DirectoryQuestion(5, "a token")
+        assert endpoints.others.asked[-1] == ("page", ("hs2", question), {"has_token": token})
+    body = {
+        "limit": MOST + 1,
+        "filter": {"generic_search_term": "x", "room_types": [None]},
+        "third_party_instance_id": "irc",
+        "include_all_networks": True,
+    }
+    assert await endpoints.search(body, "?server=hs2") == (200, PAGE)
+    question = DirectoryQuestion(MOST, None, "irc", True, "x", (None,))
+    assert endpoints.others.asked[-1] == ("page", ("hs2", question), {"has_token": True})
     assert endpoints.service.asked == []
+    for query in ("?server=", "?server=hs1"):
+        await endpoints.get(query)
+    assert len(endpoints.service.asked) == 2
+    assert len(endpoints.others.asked) == 3
+
+
+@pytest.mark.parametrize("server", ["a%20b", "%40user%3Ahs2", "hs2%2Fpath", "x" * 300])
+async def test_a_server_has_a_name(server: str) -> None:
+    endpoints = Endpoints()
+    assert (await endpoints.get(f"?server={server}")).refusal == (400, "M_INVALID_PARAM")
+    assert endpoints.others.asked == []

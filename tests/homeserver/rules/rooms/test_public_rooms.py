@@ -2,7 +2,10 @@
 
 from typing import Any
 
-from homeserver.rules.rooms.public_rooms import Search, describe, matches, order
+import pytest
+
+from homeserver import limits
+from homeserver.rules.rooms.public_rooms import Search, describe, is_federated, matches, order
 
 CONTENTS: dict[tuple[str, str], dict[str, Any]] = {
     ("m.room.name", ""): {"name": "Café"},
@@ -71,3 +74,38 @@ def test_larger_rooms_come_first() -> None:
         describe(room, joined, {}) for room, joined in (("!b:x", 1), ("!a:x", 1), ("!c:x", 9))
     ]
     assert [entry["room_id"] for entry in sorted(entries, key=order)] == ["!c:x", "!a:x", "!b:x"]
+
+
+@pytest.mark.parametrize(
+    ("topic", "term"),
+    [
+        ("Straße nach München", "STRASSE munchen"),
+        ("\u5317\u4eac\u5e02\u7684\u516c\u56ed", "\u4eac\u5e02"),
+        ("\u3068\u3046\u304d\u3087\u3046", "\u3087\u3046"),
+        ("\uc11c\uc6b8 \uc2dc\uc7a5", "\uc2dc\uc7a5 \uc11c\uc6b8"),
+        ("\u041c\u043e\u0441\u043a\u0432\u0430", "\u043c\u043e\u0441\u043a"),
+        ("\u0627\u0644\u0642\u0627\u0647\u0631\u0629", "\u0642\u0627\u0647"),
+        ("\u0e01\u0e23\u0e38\u0e07\u0e40\u0e17\u0e1e", "\u0e01\u0e23\u0e38\u0e07"),
+        ("\uff26\uff55\uff4c\uff4c width", "full WIDTH"),
+        ("herbs of the garden", "garden herbs"),
+        ("a \U0001f388 balloon", "\U0001f388"),
+    ],
+)
+def test_a_term_is_found_in_every_script(topic: str, term: str) -> None:
+    entry = describe("!r:x", 1, {("m.room.topic", ""): {"topic": topic}})
+    assert matches(entry, Search(term))
+    assert not matches(entry, Search(f"{term} elsewhere"))
+
+
+def test_the_beginning_of_a_long_text_is_searched() -> None:
+    most = limits.ROOM_SEARCH_CHARACTERS
+    for before, found in ((most - 3, True), (most - 2, False)):
+        topic = {"topic": " " * before + "end"}
+        entry = describe("!r:x", 1, {("m.room.topic", ""): topic})
+        assert matches(entry, Search("end")) is found
+
+
+def test_a_room_is_federated_unless_its_creation_says_otherwise() -> None:
+    assert is_federated({})
+    for value, expected in ((True, True), (False, False), ("no", True), (None, True)):
+        assert is_federated({("m.room.create", ""): {"m.federate": value}}) is expected

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import orjson
 import pytest
 
@@ -9,7 +11,7 @@ from federation.errors import MatrixError
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import RoomId, ServerName
 from federation.graph.building import EventDraft
-from federation.listing_ports import ShownSpace
+from federation.listing_ports import DirectoryQuestion, ShownSpace
 from homeserver import limits
 from tests.homeserver.peer import PETER, THERE, Peer
 from tests.homeserver.room_world import ALICE, HERE, World, room_world
@@ -153,3 +155,42 @@ async def test_children_are_loaded_some_at_a_time(
         rooms = [await world.room(preset="public_chat") for _ in range(3)]
         root = await space(world, *rooms)
         assert list((await serve(world, root)).children) == rooms
+
+
+async def test_a_room_that_is_not_federated_is_shown_to_no_other_server(
+    shared_database_url: str,
+) -> None:
+    """Neither by itself, nor in a space, nor in the directory."""
+    async with room_world(shared_database_url) as world:
+        options: dict[str, Any] = {"preset": "public_chat", "visibility": "public"}
+        kept = await world.room(creation_content={"m.federate": False}, **options)
+        shared = await world.room(creation_content={"m.federate": True}, **options)
+        root = await space(world, kept, shared)
+        assert not await is_shown(world, kept)
+        shown = await serve(world, root)
+        assert (list(shown.children), shown.inaccessible) == ([shared], [kept])
+        page = await world.rooms.summaries.served.public_rooms(DirectoryQuestion())
+        assert [room["room_id"] for room in page["chunk"]] == [shared]
+        own = await world.call(ALICE, "POST", "/publicRooms", {})
+        assert {room["room_id"] for room in own.body["chunk"]} == {kept, shared}
+
+
+async def test_the_directory_is_shown_in_pages_and_searched(shared_database_url: str) -> None:
+    async with room_world(shared_database_url) as world:
+        for name in ("a garden", "a kitchen", "a cellar"):
+            await world.room(preset="public_chat", visibility="public", name=name)
+        served = world.rooms.summaries.served
+        first = await served.public_rooms(DirectoryQuestion(limit=2))
+        assert (len(first["chunk"]), first["total_room_count_estimate"]) == (2, 3)
+        second = await served.public_rooms(DirectoryQuestion(2, first["next_batch"]))
+        names = {room["name"] for page in (first, second) for room in page["chunk"]}
+        assert names == {"a garden", "a kitchen", "a cellar"}
+        found = await served.public_rooms(DirectoryQuestion(search_term="GARDEN"))
+        assert [room["name"] for room in found["chunk"]] == ["a garden"]
+        spaces = await served.public_rooms(DirectoryQuestion(room_types=("m.space",)))
+        assert spaces["chunk"] == []
+        none = await served.public_rooms(DirectoryQuestion(instance_id="irc|net"))
+        assert none["chunk"] == []
+        with pytest.raises(MatrixError) as caught:
+            await served.public_rooms(DirectoryQuestion(since="x"))
+        assert (caught.value.status, caught.value.errcode) == (400, "M_INVALID_PARAM")
