@@ -2,9 +2,8 @@
 unsupported features.
 
 Rules:
-1. `/versions` lists the versions of the specification whose endpoints clients may rely on. A client
-   takes v1.4 for threads and v1.11 for authenticated media, so a version is listed once the
-   features that clients infer from it are supported.
+1. `/versions` lists the versions of the specification whose endpoints clients may rely on
+   (`rules.spec_versions`).
 2. An empty answer is given only if it is true: no TURN server and no bridged networks.
    Clients request these at each start and treat another error as a fault.
 
@@ -13,22 +12,26 @@ Spec: client-server API, "API Versions", "Well-known URIs", "Capabilities negoti
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from federation.events.canonical_json import JsonObject
 from federation.events.room_versions import SUPPORTED
 from homeserver.api.http.request import Request
 from homeserver.api.http.routes import Auth, Route, v3
 from homeserver.errors import not_found
 
-SPEC_VERSIONS = ("v1.1", "v1.2")
-"""Each has all operations that it added (`tests/spec/test_routes.py`)."""
-
 UNSTABLE_FEATURES = {
     "fi.mau.msc2659.stable": True,
     "org.matrix.e2e_cross_signing": True,
     "org.matrix.msc3266": True,
+    "org.matrix.msc3440.stable": True,
+    "org.matrix.msc3715.stable": True,
     "org.matrix.msc3771": True,
     "org.matrix.msc3773": True,
+    "org.matrix.msc3856.stable": True,
+    "org.matrix.msc3874": True,
     "org.matrix.msc3916.stable": True,
+    "org.matrix.msc3981": True,
     "uk.half-shot.msc2666.query_mutual_rooms": True,
     "uk.half-shot.msc2666.query_mutual_rooms.stable": True,
     "uk.tcpip.msc4133": True,
@@ -36,9 +39,9 @@ UNSTABLE_FEATURES = {
 }
 """Features that clients look for by their unstable names, whatever the versions say: without
 cross-signing's, Element creates no keys for it, and without the first one, bridges don't try
-whether they are reached (ping). The others are room summaries, receipts in threads, counts of
-unread notifications by thread, media by authenticated paths, rooms shared with another user, and
-profiles with further fields, on unstable and stable paths."""
+whether they are reached (ping). The others are room summaries, threads, their lists, receipts and
+counts, filters by relation, relations of relations, media by authenticated paths, rooms shared with
+another user, and profiles with further fields, on unstable and stable paths."""
 
 
 class ServerInfoApi:
@@ -47,12 +50,14 @@ class ServerInfoApi:
     def __init__(
         self,
         *,
+        versions: Sequence[str],
         public_baseurl: str,
         default_room_version: str,
         delegated_name: str = "",
         has_mail: bool = False,
         support: JsonObject | None = None,
     ) -> None:
+        self._versions = versions
         self._has_mail, self._support = has_mail, support
         self._public_baseurl, self._delegated_name = public_baseurl, delegated_name
         self._default_room_version = default_room_version
@@ -70,7 +75,7 @@ class ServerInfoApi:
 
     async def versions(self, _request: Request) -> JsonObject:
         """GET /versions"""
-        return {"versions": SPEC_VERSIONS, "unstable_features": UNSTABLE_FEATURES}
+        return {"versions": list(self._versions), "unstable_features": UNSTABLE_FEATURES}
 
     async def discovery(self, _request: Request) -> JsonObject:
         """GET /.well-known/matrix/client"""

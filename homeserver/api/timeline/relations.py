@@ -17,6 +17,8 @@ from homeserver.services.timeline.relations import Relations, RelationsRequest
 from homeserver.services.timeline.threads import Threads, ThreadsRequest
 
 _RELATIONS = "/rooms/{roomId}/relations/{eventId}"
+_RECURSE = "org.matrix.msc3981.recurse"
+""""recurse" under the name from before v1.10, which clients use for its unstable feature."""
 
 
 class RelationsApi:
@@ -49,7 +51,7 @@ class RelationsApi:
             self._token("to", query.get("to")),
             query.integer("limit", limits.PAGE_EVENTS_DEFAULT, least=1, most=limits.PAGE_EVENTS),
             direction != "f",
-            query.flag("recurse"),
+            query.flag("recurse" if query.get("recurse") is not None else _RECURSE),
         )
         return RawJson(await self._relations.children(request.requester, asked))
 

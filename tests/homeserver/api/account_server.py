@@ -51,6 +51,9 @@ SERVER = ServerName("hs1")
 CHEAP = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
 V3 = "/_matrix/client/v3"
 
+VERSIONS = ("v1.1", "v1.2")
+"""Of the specification, as the server names them."""
+
 
 _EMPTY = "; ".join(
     f"DELETE FROM {table}"
@@ -218,7 +221,7 @@ async def account_server(
         *identity_routes(identity, services.accounts, services.uia, pages),
         *sso_routes(context, sign_on, services, config, pages),
         *admin_routes(admin, config),
-        server_info_routes(config),
+        server_info_routes(config, VERSIONS),
         routes(),
     ]
     edge = HttpApp(

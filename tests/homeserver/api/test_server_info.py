@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from homeserver.api.server_info import SPEC_VERSIONS, UNSTABLE_FEATURES
-from tests.homeserver.api.account_server import account_server, open_config
+from homeserver.api.server_info import UNSTABLE_FEATURES
+from tests.homeserver.api.account_server import VERSIONS, account_server, open_config
 
 
 async def test_it_tells_what_is_configured_and_true(accounts_url: str) -> None:
@@ -16,7 +16,7 @@ async def test_it_tells_what_is_configured_and_true(accounts_url: str) -> None:
     async with account_server(accounts_url, config=config) as server:
         versions = await server.call("GET", "/_matrix/client/versions")
         assert versions.body == {
-            "versions": list(SPEC_VERSIONS),
+            "versions": list(VERSIONS),
             "unstable_features": UNSTABLE_FEATURES,
         }
         discovery = await server.call("GET", "/.well-known/matrix/client")

@@ -42,6 +42,7 @@ class Endpoints:
         ("/relations/$e?from=t1&to=t2", {"start": "point t1", "stop": "point t2"}),
         ("/relations/$e?limit=3&recurse=true", {"limit": 3, "recurse": True}),
         ("/relations/$e?recurse=false", {"recurse": False}),
+        ("/relations/$e?org.matrix.msc3981.recurse=true", {"recurse": True}),
         ("/relations/$e?limit=99999", {"limit": limits.PAGE_EVENTS}),
     ],
 )
