@@ -12,7 +12,9 @@ Rules:
    keeps. How long it was is measured by what the clock can't be set to.
 5. A transaction that the other side finds too large is sent in halves; a single event that is too
    large for it is skipped, and logged.
-6. An event goes in no earlier transaction than the EDUs that were owed with it: a message's key
+6. Presence that didn't arrive isn't sent again: it is old by then. Only what goes along with other
+   data in one transaction is, since a repeat is the same.
+7. An event goes in no earlier transaction than the EDUs that were owed with it: a message's key
    is there before the message.
 
 Spec: server-server API, "Transactions".
@@ -28,6 +30,7 @@ from typing import Any, TypeVar
 
 import orjson
 
+from federation.events import event_types
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import ServerName, is_reachable_name
 from federation.limits import (
@@ -312,6 +315,7 @@ class Outbox:
         )
         if state.interval_ms > OUTBOX_PENDING_KEPT_MS_MAX:
             sender.pending = []
+        sender.pending = [one for one in sender.pending if not _is_presence(one)]
 
     def _smaller(self, server: ServerName, transaction: _Transaction) -> list[_Transaction]:
         """Returns the halves of a transaction that was too large; none if it can't be halved."""
@@ -349,10 +353,17 @@ class Outbox:
             sender.saved_s = self._clock.monotonic_s()
 
 
+def _is_presence(transaction: _Transaction) -> bool:
+    """Returns whether there is nothing else in a transaction."""
+    return not transaction.pdus and all(
+        edu.get("edu_type") == event_types.PRESENCE for edu in transaction.edus
+    )
+
+
 def _chunks(
     pdus: Sequence[bytes], edus: Sequence[JsonObject]
 ) -> list[tuple[Sequence[bytes], Sequence[JsonObject]]]:
-    """Returns the pending data in portions that fit one transaction: EDUs first (rule 6)."""
+    """Returns the pending data in portions that fit one transaction: EDUs first (rule 7)."""
     some_pdus = _portions(pdus, PDUS_PER_TRANSACTION_MAX)
     some_edus = _portions(edus, EDUS_PER_TRANSACTION_MAX)
     ahead = max(0, len(some_edus) - 1) if some_pdus else 0

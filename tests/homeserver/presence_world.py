@@ -44,9 +44,9 @@ class Health:
         self.down: set[ServerName] = set()
         self._recovered: list[Callable[[ServerName], None]] = []
 
-    def of(self, server: ServerName) -> object | None:
-        """`ServerHealth.of`."""
-        return server if server in self.down else None
+    def wait_s(self, server: ServerName) -> float:
+        """`ServerHealth.wait_s`."""
+        return float(server in self.down)
 
     def on_recovered(self, recovered: Callable[[ServerName], None]) -> None:
         """`ServerHealth.on_recovered`."""

@@ -40,8 +40,8 @@ class ServerHealth(Protocol):
     A Protocol: tests say themselves which servers are down.
     """
 
-    def of(self, server: ServerName) -> object | None:
-        """Returns the back-off of a server that is down; None for others."""
+    def wait_s(self, server: ServerName) -> float:
+        """Returns how long a server that is down is left alone; 0 for others."""
 
     def on_recovered(self, recovered: Callable[[ServerName], None]) -> None:
         """Registers `recovered`, which is called with each server that is up again."""
@@ -130,7 +130,7 @@ class PresenceFeed:
 
     def _add(self, server: ServerName, user_ids: Iterable[UserId]) -> None:
         """Notes that a server is to be told of users, unless it is down."""
-        if server == self._board.server_name or self._health.of(server) is not None:
+        if server == self._board.server_name or self._health.wait_s(server) > 0:
             return
         pending = self._pending.get(server, {})
         for user_id in user_ids:
@@ -197,7 +197,7 @@ class PresenceFeed:
         for _ in range(min(len(self._pending), limits.PRESENCE_SERVERS_AT_ONCE)):
             server, users = self._pending.popitem(last=False)
             self._pairs -= len(users)
-            if self._health.of(server) is not None:
+            if self._health.wait_s(server) > 0:
                 continue
             now, later = _split(list(users), limits.PRESENCE_UPDATES_PER_EDU)
             push = [update for one in now if (update := self._update(one)) is not None]

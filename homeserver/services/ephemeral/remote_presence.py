@@ -48,8 +48,8 @@ class RemotePresence:
         await self._rooms.read(updates)
         for number, (user_id, update) in enumerate(updates.items(), start=1):
             if not self._rooms.of(user_id):
-                self._board.drop(user_id)
-            elif self._board.has_place(user_id):
+                continue
+            if self._board.has_place(user_id):
                 self._take(user_id, update)
             else:
                 self._rooms.drop(user_id)

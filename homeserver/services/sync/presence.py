@@ -4,7 +4,7 @@ Rules:
 1. A client that has nothing gets those who are there, others who has changed since. One whose token
    is of another start, or from before something was dropped, gets all that is known.
 2. A user who came into a room of the reader is told of as well, and all who are in a room that the
-   reader came into.
+   reader came into: offline ones too, since a client may have seen them before.
 3. An answer has so many users at most; the next one goes on behind the last. Users by rule 2 are
    left out if there are too many.
 4. Users that the reader ignores are left out. Presence is no reason to answer a waiting sync.
@@ -67,19 +67,16 @@ class SyncPresence:
     async def _add_arrivals(
         self, answer: _Answer, came: Set[UserId], new_rooms: Set[RoomId]
     ) -> None:
-        """Adds who is there of those who came into the reader's rooms, and of the members of their
-        new rooms."""
+        """Adds those who came into the reader's rooms, and the members of their new rooms."""
         for user_id in sorted(came):
             record = self._board.get(user_id)
-            if record is not None and record.shown.state != OFFLINE:
+            if record is not None:
                 answer.add(record)
         rooms = [room for one in new_rooms if (room := self._rooms.hot(one)) is not None]
         if not rooms:
             return
         for number, record in enumerate(self._board.after(0), start=1):
-            if record.shown.state != OFFLINE and any(
-                room.is_joined(record.user_id) for room in rooms
-            ):
+            if any(room.is_joined(record.user_id) for room in rooms):
                 answer.add(record)
             if number % limits.PRESENCE_STEP == 0:
                 await asyncio.sleep(0)

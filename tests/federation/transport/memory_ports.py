@@ -200,6 +200,13 @@ class MemoryFeed:
         self.log: dict[ServerName, list[bytes | JsonObject]] = {}
         self.listeners: list[Callable[[Collection[ServerName]], None]] = []
         self.caught_up = 0
+        self.passing: dict[ServerName, list[JsonObject]] = {}
+
+    def forward(self, server: ServerName, edu: JsonObject) -> None:
+        """Sends what isn't kept."""
+        self.passing.setdefault(server, []).append(edu)
+        for listener in self.listeners:
+            listener([server])
 
     def add(self, server: ServerName, *owed: bytes | JsonObject) -> None:
         self.log.setdefault(server, []).extend(owed)
@@ -220,7 +227,7 @@ class MemoryFeed:
                 pdus.append(one)
             else:
                 edus.append(one)
-        return Owed(pdus, edus, len(log) - 1)
+        return Owed(pdus, edus + self.passing.pop(destination, []), len(log) - 1)
 
     async def latest_of_each_room(self, destination: ServerName, after: int, *, limit: int) -> Owed:
         self.caught_up += 1

@@ -24,6 +24,8 @@ from federation.transport.requests.dialer import Endpoint
 from tests.federation.transport.loopback import Loopback, Peer, loopback
 from tests.federation.transport.memory_ports import until
 
+PRESENCE: JsonObject = {"edu_type": "m.presence", "content": {"push": []}}
+
 
 class Receiver:
     """Stands in for /send: notes transactions and answers as it is told."""
@@ -100,6 +102,28 @@ async def test_a_repeat_has_the_same_id_and_body() -> None:
         await until(lambda: receiver.numbers == [0, 1])
         assert receiver.paths[0] == receiver.paths[1] != receiver.paths[2]
         assert a.backoffs.of(b.name) is None
+
+
+async def test_presence_that_did_not_arrive_is_not_sent_again() -> None:
+    async with loopback() as net:
+        a, b, receiver = await pair(net)
+        receiver.status = 500
+        a.feed.forward(b.name, PRESENCE)
+        await until(lambda: a.backoffs.of(b.name) is not None)
+        receiver.status = 200
+        net.clock.jump(BACKOFF_S_MIN * 2)
+        a.feed.add(b.name, *numbered(1))
+        await until(lambda: receiver.numbers == [0])
+        assert [body.get("edus", []) for body in receiver.bodies] == [[]]
+        receiver.status = 500
+        a.feed.passing[b.name] = [PRESENCE]
+        a.feed.add(b.name, *numbered(1, start=1))
+        await until(lambda: a.backoffs.of(b.name) is not None)
+        receiver.status = 200
+        net.clock.jump(BACKOFF_S_MIN * 2)
+        await until(lambda: receiver.numbers == [0, 1])
+        assert receiver.paths[-1] == receiver.paths[-2]
+        assert receiver.bodies[-1]["edus"] == [PRESENCE], "a repeat is the same"
 
 
 async def test_a_failing_destination_is_left_alone_until_it_is_heard_from() -> None:

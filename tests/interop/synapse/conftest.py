@@ -72,15 +72,17 @@ def synapse_version() -> str:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def pair(
+    request: pytest.FixtureRequest,
     synapse_version: str,
     postgres_cluster: EmbeddedCluster,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> AsyncIterator[Pair]:
-    """Yield the two servers, running."""
+    """Yield the two servers, running; with presence for modules that have `WITH_PRESENCE`."""
     topology = plan_pair(tmp_path_factory.mktemp("synapse"))
     database = f"with_synapse_{secrets.token_hex(4)}"
     url = await postgres_cluster.ensure_database(database)
-    pair = Pair(topology, url, synapse_version)
+    has_presence = getattr(request.module, "WITH_PRESENCE", False)
+    pair = Pair(topology, url, synapse_version, has_presence=has_presence)
     pair.prepare()
     try:
         await pair.start_missing()

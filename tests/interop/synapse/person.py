@@ -100,6 +100,7 @@ class Person:
     since: str = ""
     rooms: defaultdict[str, RoomView] = field(default_factory=lambda: defaultdict(RoomView))
     to_device: list[JsonObject] = field(default_factory=list)
+    presence: dict[str, JsonObject] = field(default_factory=dict)  # by user
     changed: set[str] = field(default_factory=set)  # device_lists.changed
     left: set[str] = field(default_factory=set)  # device_lists.left
 
@@ -258,6 +259,8 @@ class Person:
         for section, rooms in said.get("rooms", {}).items():
             for room_id, one in rooms.items():
                 self.rooms[room_id].take(section, one)
+        for event in said.get("presence", {}).get("events", []):
+            self.presence[event["sender"]] = event["content"]
         self.to_device += said.get("to_device", {}).get("events", [])
         self.changed |= set(said.get("device_lists", {}).get("changed", []))
         self.left |= set(said.get("device_lists", {}).get("left", []))

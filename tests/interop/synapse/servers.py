@@ -69,7 +69,9 @@ def ensure_synapse() -> str:
     return asked.stdout.strip()
 
 
-def homeserver_yaml(server: ServerPlan, authority_path: Path) -> dict[str, Any]:
+def homeserver_yaml(
+    server: ServerPlan, authority_path: Path, *, has_presence: bool
+) -> dict[str, Any]:
     """Return Synapse's configuration."""
     resources = [{"names": ["client", "federation"]}]
     plentiful = {"per_second": 10_000, "burst_count": 10_000}
@@ -105,7 +107,7 @@ def homeserver_yaml(server: ServerPlan, authority_path: Path) -> dict[str, Any]:
         "bcrypt_rounds": 4,
         "allow_public_rooms_over_federation": True,
         "room_list_publication_rules": [{"action": "allow"}],
-        "presence": {"enabled": False},
+        "presence": {"enabled": has_presence},
         "federation": {
             "max_short_retry_delay": "1s",
             "max_long_retry_delay": "1s",
@@ -114,6 +116,7 @@ def homeserver_yaml(server: ServerPlan, authority_path: Path) -> dict[str, Any]:
             "destination_max_retry_interval": "2s",
         },
         "rc_message": plentiful,
+        "rc_presence": {"per_user": plentiful},
         "rc_registration": plentiful,
         "rc_login": {"address": plentiful, "account": plentiful, "failed_attempts": plentiful},
         "rc_joins": {"local": plentiful, "remote": plentiful},
@@ -144,11 +147,13 @@ def plan_pair(folder: Path) -> Topology:
 
 @dataclass
 class Pair:
-    """The two servers: where they are, and how to stop and start one."""
+    """The two servers: where they are, and how to stop and start one. `has_presence`: both tell
+    each other who is online."""
 
     topology: Topology
     database_url: str
     synapse_version: str
+    has_presence: bool = False
     children: dict[Side, Child] = field(default_factory=dict)
 
     def plan(self, side: Side) -> ServerPlan:
@@ -175,7 +180,12 @@ class Pair:
             database_url=self.database_url,
             authority_path=self.authority_path,
         )
-        settings = homeserver_yaml(self.plan("synapse"), self.authority_path)
+        if self.has_presence:
+            with self.plan("freehold").config_path.open("a") as config:
+                config.write('\n[presence]\nmode = "on"\n')
+        settings = homeserver_yaml(
+            self.plan("synapse"), self.authority_path, has_presence=self.has_presence
+        )
         self._synapse_settings_path.write_text(yaml.safe_dump(settings))
 
     async def start(self, side: Side) -> None:

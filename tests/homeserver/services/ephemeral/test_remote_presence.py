@@ -76,12 +76,18 @@ async def test_offline_users_who_never_were_there_take_no_place(world: PresenceW
     assert (len(world.board), world.rooms.pairs) == (0, 0)
 
 
-async def test_a_user_who_shares_no_room_any_more_is_dropped(world: PresenceWorld) -> None:
+async def test_of_a_user_who_shares_no_room_any_more_nothing_is_heard(
+    world: PresenceWorld,
+) -> None:
     await world.remote.receive(THERE, {"push": [update()]})
     world.member(ROOM, BOB, "leave")
     assert await world.read(ALICE) == ({}, world.token())
     await world.remote.receive(THERE, {"push": [update(presence="unavailable")]})
-    assert world.board.get(BOB) is None
+    record = world.board.get(BOB)
+    assert record is not None
+    assert record.shown.state == "online"
+    world.pass_time(limits.PRESENCE_REMOTE_S)
+    assert record.shown.state == "offline", "nor is it taken to last"
 
 
 async def test_without_place_a_user_is_ignored(

@@ -73,12 +73,20 @@ async def test_a_user_who_came_into_a_room_is_seen_there(world: PresenceWorld) -
     assert (await world.read(ALICE, since))[0] == {}, "a new profile is no new member"
 
 
-async def test_who_is_offline_isnt_told_of_when_they_come(world: PresenceWorld) -> None:
-    await world.sync(ANNA)
-    world.pass_time(limits.PRESENCE_OFFLINE_S)
-    _, since = await world.read(ALICE)
+async def test_who_went_offline_elsewhere_is_told_of_when_they_come_back(
+    world: PresenceWorld,
+) -> None:
     world.member(ROOM, ANNA, "join")
-    assert (await world.read(ALICE, since))[0] == {}
+    await world.sync(ANNA)
+    seen, since = await world.read(ALICE)
+    assert seen[ANNA]["presence"] == "online"
+    world.member(ROOM, ANNA, "leave")
+    world.pass_time(limits.PRESENCE_OFFLINE_S)
+    seen, since = await world.read(ALICE, since)
+    assert seen == {}
+    world.member(ROOM, ANNA, "join")
+    seen, _ = await world.read(ALICE, since)
+    assert seen[ANNA]["presence"] == "offline"
 
 
 async def test_a_lost_reader_gets_all_that_is_known(world: PresenceWorld) -> None:
