@@ -387,3 +387,21 @@ async def test_kicks_bans_and_leaving_end_the_reading(nio: NioEntry) -> None:
     await nils.sync()
     assert "after your leaving" not in nils.bodies(room_id)
     assert refused(await nils.client.room_messages(room_id, "")) == "M_FORBIDDEN"
+
+
+async def test_users_see_each_others_presence(nio: NioEntry) -> None:
+    """Set, asked for, and in syncs, as nio reads it: it goes on saying so in its syncs."""
+    nina, otto = await nio("nina"), await nio("otto")
+    await room_of(nina, otto)
+    seen: list[Any] = []
+    otto.client.add_presence_callback(seen.append, sdk.PresenceEvent)
+    good(await nina.client.set_presence("unavailable", "at lunch"))
+    await nina.sync()
+    await otto.until(lambda: any(one.status_msg == "at lunch" for one in seen))
+    last = [one for one in seen if one.user_id == nina.user_id][-1]
+    assert (last.presence, last.status_msg) == ("unavailable", "at lunch")
+    asked = good(await otto.client.get_presence(nina.user_id))
+    assert (asked.presence, asked.status_msg) == ("unavailable", "at lunch")
+    good(await nina.client.set_presence("offline"))
+    await nina.sync()
+    await otto.until(lambda: seen[-1].presence == "offline")

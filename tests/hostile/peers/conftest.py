@@ -79,17 +79,16 @@ class World:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def world(module_database: str) -> AsyncIterator[World]:
-    """The running server and its peers."""
+async def world(module_database: str, request: pytest.FixtureRequest) -> AsyncIterator[World]:
+    """The running server and its peers. A module may add to the configuration (`TABLES`)."""
     authority = trustme.CA()
     async with AsyncExitStack() as stack:
         evil = await stack.enter_async_context(scripted_peer("evil.example", authority, 7))
         other = await stack.enter_async_context(scripted_peer("other.example", authority, 8))
         overrides = {peer.name: peer.address for peer in (evil, other)}
-        federation = {"address_overrides": overrides}
-        server = await stack.enter_async_context(
-            running(module_database, authority, federation=federation)
-        )
+        tables = {"federation": {"address_overrides": overrides}}
+        tables.update(getattr(request.module, "TABLES", {}))
+        server = await stack.enter_async_context(running(module_database, authority, **tables))
         for peer in (evil, other):
             peer.target = server.tls_address
         yield World(server, await server.register("alice"), evil, other)

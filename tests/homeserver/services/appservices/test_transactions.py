@@ -125,6 +125,37 @@ async def test_rooms_with_new_typing_are_bounded(
     assert len(delivery._typing) == 2
 
 
+async def test_presence_of_members_of_its_rooms_and_of_its_own_users(scene: Scene) -> None:
+    server = scene.bridge.server
+    erin = await server.register("erin-elsewhere")
+
+    def found() -> dict[str, Any]:
+        return {
+            one["sender"]: one["content"]
+            for one in scene.service.sent("ephemeral")
+            if one["type"] == "m.presence"
+        }
+
+    body = {"presence": "online", "status_msg": "here"}
+    for user in (erin, scene.alice):
+        await server.ok("PUT", f"/presence/{quote(user.user_id)}/status", body, by=user)
+    await scene.bridge.ok("PUT", f"/presence/{quote(GHOST)}/status", body, query=AS_GHOST)
+    await scene.service.until(lambda: {scene.alice.user_id, GHOST} <= set(found()))
+    assert erin.user_id not in found()
+    assert found()[GHOST]["status_msg"] == "here"
+
+
+async def test_users_with_new_presence_are_bounded(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beyond the bound nobody is told: presence passes."""
+    monkeypatch.setattr("homeserver.limits.APPSERVICE_EVENTS", 2)
+    [delivery] = scene.bridge.server.services.appservices.deliveries._running.values()
+    for number in range(4):
+        delivery.note_presence(UserId(f"@{number}:far.example"))
+    assert len(delivery._present) == 2
+
+
 async def test_messages_to_devices(scene: Scene) -> None:
     """They are gone once the service has them, with the counts of the device's keys."""
     server = scene.bridge.server

@@ -114,6 +114,33 @@ async def test_a_new_profile_is_told(world: PresenceWorld) -> None:
     assert seen[ANNA] == {"presence": "offline"}
 
 
+async def test_a_change_looks_at_no_room_and_asks_for_nothing(
+    world: PresenceWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many rooms a user has: what is read once is read."""
+
+    class Untouchable(set[RoomId]):
+        """Rooms that nobody may look at."""
+
+        __iter__ = __contains__ = isdisjoint = __len__ = None  # type: ignore[assignment]
+
+    async def servers(_: object) -> tuple[()]:
+        asked.append(None)
+        return ()
+
+    asked: list[None] = []
+    monkeypatch.setattr(world.feed, "_servers_of", servers)
+    await world.sync(ALICE)
+    world.rooms._rooms[ALICE] = Untouchable()
+    loads = world.loads
+    for state in ("online", "unavailable", "offline", "online"):
+        await world.own.set(ALICE, DEVICE, state, None)
+        await world.flush()
+        world.say(ALICE, ROOM)
+        world.pass_time(limits.PRESENCE_ACTIVE_S)
+    assert (world.loads, len(asked)) == (loads, 1)
+
+
 async def test_without_place_a_user_is_offline(
     world: PresenceWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
