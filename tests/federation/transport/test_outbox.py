@@ -113,7 +113,7 @@ async def test_presence_that_did_not_arrive_is_not_sent_again() -> None:
         receiver.status = 200
         net.clock.jump(BACKOFF_S_MIN * 2)
         a.feed.add(b.name, *numbered(1))
-        await until(lambda: receiver.numbers == [0])
+        await until(lambda: receiver.numbers == [0] and a.backoffs.of(b.name) is None)
         assert [body.get("edus", []) for body in receiver.bodies] == [[]]
         receiver.status = 500
         a.feed.passing[b.name] = [PRESENCE]
