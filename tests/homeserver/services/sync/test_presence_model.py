@@ -44,6 +44,12 @@ class Step(NamedTuple):
     status: str | None = None
 
 
+def woken(device: dict[str, Any]) -> dict[str, Any]:
+    """A device whose user, so far unavailable, does something."""
+    both = {key: device[key] for key in ("chosen", "mark")}
+    return {**device, **{key: "online" for key, one in both.items() if one == "unavailable"}}
+
+
 def local_truth(steps: list[Step], now_s: float) -> tuple[Seen, float | None]:
     """What devices make of their user, told by going through all that they ever did; and the time
     of the last activity."""
@@ -103,9 +109,7 @@ def local_truth(steps: list[Step], now_s: float) -> tuple[Seen, float | None]:
         elif step.what == "say" and best(at_s) != "offline":
             active_s = at_s
             if best(at_s) == "unavailable":
-                for one in devices.values():
-                    for key in ("chosen", "mark"):
-                        one[key] = "online" if one[key] == "unavailable" else one[key]
+                devices = {name: woken(one) for name, one in devices.items()}
         elif step.what == "log out":
             devices.pop(step.device, None)
     state = best(now_s)
