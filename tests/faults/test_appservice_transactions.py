@@ -4,6 +4,7 @@ client was told of, in order, each in one transaction."""
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import sys
@@ -29,11 +30,10 @@ LIVES = 3
 class KilledServer:
     """`freehold serve`, which is killed and started again."""
 
-    def __init__(self, folder: Path, database_url: str, bridge_url: str) -> None:
+    def __init__(self, folder: Path, database_url: str, *registrations: Path) -> None:
         self.url = f"http://127.0.0.1:{free_port()}"
         self._config = folder / "freehold.toml"
         self._log = folder / "log"
-        (folder / "irc.yaml").write_text(yaml.safe_dump(registration(url=bridge_url)))
         self._config.write_text(
             f"""
 server_name = "here.example"
@@ -42,7 +42,7 @@ database.url = "{database_url}"
 listeners = [{{ address = "{self.url.removeprefix("http://")}" }}]
 registration = {{ enabled = true, verification = "none" }}
 rate_limits.enabled = false
-appservices.registrations = ["irc.yaml"]
+appservices.registrations = {json.dumps([str(one) for one in registrations])}
 """
         )
         self._process: asyncio.subprocess.Process | None = None
@@ -90,7 +90,9 @@ async def call(
 async def test_nothing_is_lost_or_reordered(postgres_url: str, tmp_path: Path) -> None:
     sent: list[str] = []
     async with bridge_service() as service, aiohttp.ClientSession() as session:
-        server = KilledServer(tmp_path, postgres_url, service.url)
+        file = tmp_path / "irc.yaml"
+        file.write_text(yaml.safe_dump(registration(url=service.url)))
+        server = KilledServer(tmp_path, postgres_url, file)
         await server.start(session)
         body = {"username": "alice", "password": "p", "auth": {"type": "m.login.dummy"}}
         alice = (await call(session, server, "POST", "/register", json=body))["access_token"]

@@ -21,7 +21,6 @@ from tests.hostile.clients.running_server import SERVER, running
 from tests.interop.appservices.bridges import (
     WAIT_S,
     BridgesUnavailable,
-    ensure_bridges,
 )
 from tests.interop.appservices.person import Person
 from tests.interop.appservices.telegram.bridge import (
@@ -29,6 +28,7 @@ from tests.interop.appservices.telegram.bridge import (
     BOT,
     Bridge,
     Scene,
+    ensure_mautrix_telegram,
     has_olm,
     log_in,
     png,
@@ -49,7 +49,7 @@ async def scene(
 ) -> AsyncIterator[Scene]:
     """The server, the bridge and the network; alice is logged in, and in the group."""
     try:
-        ensure_bridges()
+        ensure_mautrix_telegram()
     except BridgesUnavailable as error:
         pytest.skip(str(error))
     folder = tmp_path_factory.mktemp("bridge")
@@ -163,13 +163,15 @@ async def test_edits_reactions_and_redactions_go_to_telegram(scene: Scene) -> No
     await network.until_seen("deletion", ids=[seen["id"]])
 
 
-async def test_typing_and_receipts_go_both_ways(scene: Scene) -> None:
+async def test_typing_and_receipts_go_both_ways_and_presence_one(scene: Scene) -> None:
     alice, group, network = scene.alice, scene.group, scene.telegram
     await network.ask("type", by=ZOE)
     await alice.until_ephemeral(group, "m.typing", lambda told: ZOE_HERE in told["user_ids"])
     path = f"/rooms/{quote(group)}/typing/{quote(alice.user.user_id)}"
     await alice.ok("PUT", path, {"typing": True, "timeout": 30000})
     await network.until_seen("typing", chat=GARDEN, is_on=True)
+    await alice.ok("PUT", f"/presence/{quote(alice.user.user_id)}/status", {"presence": "online"})
+    await network.until_seen("online", is_on=True)
     number, event = await heard(scene, IAN, "Have you read this?")
     await alice.ok("POST", f"/rooms/{quote(group)}/receipt/m.read/{quote(event['event_id'])}", {})
     await network.until_seen("read", chat=GARDEN, upto=number)

@@ -25,7 +25,15 @@ import yaml
 
 from tests.faults.servers import until
 from tests.hostile.clients.running_server import free_port
-from tests.interop.appservices.bridges import PYTHON, ROOT, WAIT_S, process, until_said
+from tests.interop.appservices.bridges import (
+    PYTHON,
+    ROOT,
+    WAIT_S,
+    BridgesUnavailable,
+    ensure_bridges,
+    process,
+    until_said,
+)
 from tests.interop.appservices.person import Person
 
 BOT = "telegrambot"
@@ -46,6 +54,14 @@ def png(width: int, height: int) -> bytes:
 
 
 AVATAR = png(8, 8)
+
+
+def ensure_mautrix_telegram() -> None:
+    """Make sure that it can run. Raises BridgesUnavailable."""
+    ensure_bridges()
+    done = subprocess.run([PYTHON, "-c", "import magic"], capture_output=True, text=True)
+    if done.returncode != 0:
+        raise BridgesUnavailable(f"it needs libmagic (Debian's libmagic1): {done.stderr}")
 
 
 def has_olm() -> bool:
