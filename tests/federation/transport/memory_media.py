@@ -18,11 +18,12 @@ async def pieces_of(content: bytes) -> AsyncGenerator[bytes, None]:
 
 
 class MemoryMedia:
-    """LocalMedia: contents by media ID, each its own thumbnail. `asked` has each ID with its time
-    to wait, `wishes` the thumbnails."""
+    """LocalMedia: contents by media ID, each its own thumbnail; `awaited` ones never come.
+    `asked` has each ID with its time to wait, `wishes` the thumbnails."""
 
     def __init__(self) -> None:
         self.contents: dict[str, bytes] = {}
+        self.awaited: set[str] = set()
         self.asked: list[tuple[str, int]] = []
         self.wishes: list[ThumbnailWish] = []
         self.content_type, self.disposition = "image/png", 'inline; filename="a.png"'
@@ -30,6 +31,8 @@ class MemoryMedia:
     async def open(self, media_id: str, wait_ms: int) -> ServedMedia:
         self.asked.append((media_id, wait_ms))
         content = self.contents.get(media_id)
+        if media_id in self.awaited:
+            raise MatrixError(504, "M_NOT_YET_UPLOADED", "The content is still to come")
         if content is None:
             raise MatrixError(404, "M_NOT_FOUND", "There are no such media")
         pieces = pieces_of(content)

@@ -52,14 +52,14 @@ class MediaRoutes:
 
     async def download(self, peer: PeerRequest, http: web.BaseRequest) -> web.StreamResponse:
         """GET /media/download/{mediaId}."""
-        find = partial(self._media.open, peer.params["mediaId"], _wait_ms(peer))
-        return await self._sender.send(http, find)
+        find = partial(self._media.open, peer.params["mediaId"])
+        return await self._sender.send(http, find, wait_ms=_wait_ms(peer))
 
     async def thumbnail(self, peer: PeerRequest, http: web.BaseRequest) -> web.StreamResponse:
         """GET /media/thumbnail/{mediaId}."""
         media_id, wish = peer.params["mediaId"], _wish(peer)
-        find = partial(self._media.open_thumbnail, media_id, wish, _wait_ms(peer))
-        return await self._sender.send(http, find)
+        find = partial(self._media.open_thumbnail, media_id, wish)
+        return await self._sender.send(http, find, wait_ms=_wait_ms(peer))
 
 
 def _wish(peer: PeerRequest) -> ThumbnailWish:

@@ -7,6 +7,9 @@ Rules:
 2. What is held for one server's answers, and for all, is bounded: 429 and 503. So is what one
    server fetches over time: 429, with the time until the next attempt. An answer may exceed what is
    left of it; the next one waits until that is made up for.
+3. Requests that wait for media that are still to come have places of their own: waiting is cheap
+   for them, and keeps no place from those who are sent something. Where no place is left they are
+   answered at once, as if they hadn't waited.
 
 Spec: server-server API, "Content Repository".
 """
@@ -17,6 +20,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
+from functools import partial
 from math import ceil
 from typing import Final
 
@@ -34,6 +38,8 @@ from federation.limits import (
     MEDIA_SENT_PATIENCE_S_MAX,
     MEDIA_SENT_PIECE_S_MAX,
     MEDIA_SENT_S_MAX,
+    MEDIA_WAITS_MAX,
+    MEDIA_WAITS_PER_ORIGIN_MAX,
 )
 from federation.media_ports import ServedMedia
 from federation.pace import Pace
@@ -55,15 +61,40 @@ class MediaSender:
     def __init__(self, clock: Clock, boundary: Callable[[], str]) -> None:
         self._boundary, self._clock = boundary, clock
         self._budget = ByteBudget(MEDIA_SENT_BYTES_MAX, MEDIA_SENT_BYTES_PER_ORIGIN_MAX)
+        self._waits = ByteBudget(MEDIA_WAITS_MAX, MEDIA_WAITS_PER_ORIGIN_MAX)
         self._rate = RateLimit(
             clock, per_s=MEDIA_BYTES_PER_ORIGIN_PER_S, burst=MEDIA_BYTES_PER_ORIGIN_BURST
         )
 
     async def send(
+        self,
+        http: web.BaseRequest,
+        find: Callable[[int], Awaitable[ServedMedia]],
+        *,
+        wait_ms: int,
+    ) -> web.StreamResponse:
+        """Answers with the media that are found; `find` takes the milliseconds that it waits for
+        content which is still to come. Raises MatrixError (429, 503) and what `find` does, before
+        anything is sent."""
+        try:
+            return await self._answer(http, partial(find, 0))
+        except MatrixError as error:
+            if error.errcode != "M_NOT_YET_UPLOADED" or not wait_ms:
+                raise
+            with self._waits.use(current_cause()) as take:
+                try:
+                    take(1)
+                except MatrixError:
+                    raise error from None
+                media = await find(wait_ms)
+        try:
+            return await self._answer(http, partial(_known, media))
+        finally:
+            await media.pieces.aclose()
+
+    async def _answer(
         self, http: web.BaseRequest, find: Callable[[], Awaitable[ServedMedia]]
     ) -> web.StreamResponse:
-        """Answers with the media that are found. Raises MatrixError (429, 503) and what `find`
-        does, before anything is sent."""
         cause = current_cause()
         _refuse_for(self._rate.wait_s(cause))
         with self._budget.use(cause) as take:
@@ -125,6 +156,10 @@ class _PacedWriter:
         """Ends the body, once the reader has taken most of it. Raises TimeoutError."""
         async with asyncio.timeout(MEDIA_SENT_PIECE_S_MAX):
             await self._response.write_eof()
+
+
+async def _known(media: ServedMedia) -> ServedMedia:
+    return media
 
 
 def _refuse_for(wait_s: float) -> None:

@@ -93,8 +93,12 @@ async def test_media_are_fetched_by_the_signed_endpoint() -> None:
         b.media.contents["abc"] = bytes(range(256)) * 39
         kept = await fetched(a, wanted("b.test", wait_ms=1_500))
         assert (kept.described, kept.content) == ([PNG], b.media.contents["abc"])
-        assert b.media.asked == [("abc", 1_500)]
+        assert b.media.asked == [("abc", 0)]
         assert a.metrics.counts["federation_media_fetches"] == 1
+        b.media.awaited.add("later")
+        error = await failed(a, wanted("b.test", "later", wait_ms=1_500))
+        assert error.errcode == "M_NOT_YET_UPLOADED"
+        assert b.media.asked[1:] == [("later", 0), ("later", 1_500)]
 
 
 async def test_missing_media_are_missing_and_the_old_endpoint_is_not_asked() -> None:

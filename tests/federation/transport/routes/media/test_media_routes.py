@@ -57,9 +57,11 @@ async def test_media_are_served_to_authenticated_servers_alone() -> None:
 async def test_the_wait_for_an_upload_is_bounded(query: str, wait_ms: int | None) -> None:
     async with loopback() as net:
         a, b = await net.peer("a.test"), await net.peer("b.test")
-        expected = 400 if wait_ms is None else 404
+        b.media.awaited.add("abc")
+        expected = 400 if wait_ms is None else 504
         assert await status(a, f"{DOWNLOAD}abc{query}") == expected
-        assert b.media.asked == ([] if wait_ms is None else [("abc", wait_ms)])
+        waits = {None: [], 0: [0]}.get(wait_ms, [0, wait_ms])
+        assert b.media.asked == [("abc", wait) for wait in waits]
 
 
 @pytest.mark.parametrize(

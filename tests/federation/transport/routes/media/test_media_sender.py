@@ -22,6 +22,8 @@ from federation.limits import (
     MEDIA_SENT_BYTES_PER_ORIGIN_MAX,
     MEDIA_SENT_BYTES_PER_S_MIN,
     MEDIA_SENT_PATIENCE_S_MAX,
+    MEDIA_WAITS_MAX,
+    MEDIA_WAITS_PER_ORIGIN_MAX,
 )
 from federation.media_ports import ServedMedia
 from federation.transport.routes.media import media_sender
@@ -51,14 +53,14 @@ class Site:
         self.sender = MediaSender(self.clock, lambda: "b")
         self.make: Callable[[], ServedMedia] = lambda: served(b"x" * 2_500)
 
-    async def find(self) -> ServedMedia:
+    async def find(self, _wait_ms: int) -> ServedMedia:
         """Return what is sent next."""
         return self.make()
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Send it."""
         with caused_by(cause(1)):
-            return await self.sender.send(request, self.find)
+            return await self.sender.send(request, self.find, wait_ms=0)
 
 
 async def client_of(site: Site, stack: AsyncExitStack) -> Client:
@@ -134,7 +136,7 @@ async def test_a_failure_before_the_first_piece_is_raised() -> None:
     site = Site()
     site.make = lambda: ServedMedia("image/png", "inline", 1, failing(away))
     with pytest.raises(MatrixError, match="away"):
-        await site.sender.send(make_mocked_request("GET", "/"), site.find)
+        await site.sender.send(make_mocked_request("GET", "/"), site.find, wait_ms=0)
 
 
 @pytest.mark.parametrize("limit", ["MEDIA_SENT_PIECE_S_MAX", "MEDIA_SENT_S_MAX"])
@@ -209,7 +211,7 @@ class Held:
         self.site, self.over = site, asyncio.Event()
         self.tasks: list[asyncio.Future[web.StreamResponse]] = []
 
-    async def _wait(self) -> ServedMedia:
+    async def _wait(self, _wait_ms: int) -> ServedMedia:
         await self.over.wait()
         raise MatrixError(404, "M_NOT_FOUND", "none after all")
 
@@ -217,7 +219,7 @@ class Held:
         """Ask as a server; return the refusal, None where it waits."""
         with caused_by(cause(number)):
             request = make_mocked_request("GET", "/")
-            task = asyncio.ensure_future(self.site.sender.send(request, self._wait))
+            task = asyncio.ensure_future(self.site.sender.send(request, self._wait, wait_ms=0))
         done, _ = await asyncio.wait([task], timeout=0)
         if done:
             error = task.exception()
@@ -254,18 +256,75 @@ async def test_so_many_are_sent_at_once_to_one_server_and_to_all() -> None:
     await held.end()
 
 
+class Awaited:
+    """Requests for media that are still to come."""
+
+    def __init__(self, site: Site) -> None:
+        self.site, self.came = site, asyncio.Event()
+        self.waiting = 0
+        self.tasks: list[asyncio.Future[web.StreamResponse]] = []
+
+    async def _find(self, wait_ms: int) -> ServedMedia:
+        if wait_ms and not self.came.is_set():
+            self.waiting += 1
+            await self.came.wait()
+            self.waiting -= 1
+        if self.came.is_set():
+            return served(b"")
+        raise MatrixError(504, "M_NOT_YET_UPLOADED", "still to come")
+
+    async def ask(self, number: int, wait_ms: int = 60_000) -> bool:
+        """Ask as a server; return whether it waits. Others are told that it is still to come."""
+        before = self.waiting
+        with caused_by(cause(number)):
+            request = make_mocked_request("HEAD", "/")
+            sending = self.site.sender.send(request, self._find, wait_ms=wait_ms)
+            task = asyncio.ensure_future(sending)
+        while not task.done() and self.waiting == before:
+            await asyncio.sleep(0)
+        if task.done():
+            error = task.exception()
+            assert isinstance(error, MatrixError)
+            assert error.errcode == "M_NOT_YET_UPLOADED"
+            return False
+        self.tasks.append(task)
+        return True
+
+
+async def test_those_who_wait_for_media_keep_no_place_from_others() -> None:
+    """Ten servers that wait for one upload, which never comes, could else stop all media."""
+    site = Site()
+    awaited, held = Awaited(site), Held(site)
+    assert not await awaited.ask(0, wait_ms=0)
+    for _ in range(MEDIA_WAITS_PER_ORIGIN_MAX):
+        assert await awaited.ask(0)
+    assert not await awaited.ask(0)
+    for number in range(MEDIA_WAITS_PER_ORIGIN_MAX, MEDIA_WAITS_MAX):
+        assert await awaited.ask(number)
+    assert not await awaited.ask(100_000)
+    for number in range(MEDIA_SENT_BYTES_MAX // MEDIA_SENT_BYTES):
+        assert await held.ask(number) is None
+    await held.end()
+    awaited.came.set()
+    assert {answer.status for answer in await asyncio.gather(*awaited.tasks)} == {200}
+    awaited.came.clear()
+    assert await awaited.ask(0), "the places are free again"
+    awaited.tasks[-1].cancel()
+    await asyncio.gather(awaited.tasks[-1], return_exceptions=True)
+
+
 async def test_so_many_bytes_are_sent_to_one_server_over_time() -> None:
     """What exceeds the rest is sent, and made up for."""
     site = Site()
 
     async def take(number: int, size: float) -> MatrixError | None:
-        async def find() -> ServedMedia:
+        async def find(_wait_ms: int) -> ServedMedia:
             return served(b"", int(size))
 
         with caused_by(cause(number)):
             request = make_mocked_request("HEAD", "/")
             try:
-                await site.sender.send(request, find)
+                await site.sender.send(request, find, wait_ms=0)
             except MatrixError as error:
                 return error
         return None
