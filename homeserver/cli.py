@@ -77,6 +77,11 @@ enabled = true
 # Leads a server name to an address, in place of DNS, .well-known and SRV.
 #address_overrides = {{ "other.example" = "127.0.0.1:8449" }}
 
+[presence]
+# Who is told which users are online: nobody ("off"), users of this server ("local"), or
+# other servers too ("on"), which costs a request to each server in each of a user's rooms.
+mode = "local"
+
 [push]
 # Further certificate authorities of push gateways to trust, beside the system's.
 #ca_paths = []

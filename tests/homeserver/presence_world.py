@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection, Sequence
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import orjson
 
@@ -90,7 +90,8 @@ class Members:
 class PresenceWorld:
     """All services of presence of one server, and what they stand on."""
 
-    def __init__(self, boot: int = 1) -> None:
+    def __init__(self, boot: int = 1, mode: Literal["off", "local", "on"] = "on") -> None:
+        settings = PresenceSettings(mode=mode)
         self.clock, self.members, self.health = SharedClock(), Members(), Health()
         self.profiles: dict[UserId, Profile] = {}
         self.seen: list[tuple[UserId, int]] = []
@@ -107,9 +108,11 @@ class PresenceWorld:
             clock=self.clock,
             load_profile=self._profile,
             seen_lately=self._seen,
-            is_on=True,
+            is_on=settings.is_on,
         )
-        self.remote = RemotePresence(self.board, self.rooms, self.clock, is_on=True)
+        self.remote = RemotePresence(
+            self.board, self.rooms, self.clock, is_on=settings.is_federated
+        )
         self.feed = PresenceFeed(
             self.board,
             self.members,
@@ -117,7 +120,7 @@ class PresenceWorld:
             servers_of=self._servers,
             forward=self._forward,
             health=self.health,
-            is_on=True,
+            is_on=settings.is_federated,
         )
         self.view = PresenceView(self.board, self.rooms, self.clock)
         self._section = SyncPresence(self.view, cast(Any, self.members))

@@ -4,11 +4,11 @@ the real engine, that it wakes nobody."""
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
-from federation.events.ids import RoomId, UserId
+from federation.events.ids import RoomId, ServerName, UserId
 from homeserver import limits
 from homeserver.rules.sync.filters import parse_filter
 from tests.homeserver.device_world import ALICE, ANNA, BOB, THERE
@@ -146,6 +146,32 @@ async def test_an_answer_has_so_many_users_and_the_next_one_the_others(
     assert found == [users[:2], users[2:4], users[4:]]
     assert since == world.token()
     assert await world.read(ALICE, since, wanted=wanted) == ({}, since)
+
+
+@pytest.mark.parametrize(
+    ("mode", "seen", "told"),
+    [("off", set(), []), ("local", {ALICE}, []), ("on", {ALICE, BOB}, [THERE])],
+)
+async def test_the_setting_says_who_is_told(
+    mode: Literal["off", "local", "on"], seen: set[UserId], told: list[ServerName]
+) -> None:
+    world = PresenceWorld(mode=mode)
+    world.put(ROOM, ALICE, ANNA, BOB)
+    world.seen = [(ANNA, world.clock.now_ms())]
+    await world.sync(ALICE)
+    await world.own.set(ALICE, DEV, "online", "here")
+    await says(world, BOB, "online")
+    await world.own.on_profile_changed(ALICE)
+    await world.own.tell_gone()
+    found, _ = await world.read(ANNA)
+    assert set(found) == seen
+    world.member(ROOM, UserId("@new:elsewhere.test"), "join")
+    world.member(ROOM, UserId("@new:elsewhere.test"), "leave")
+    world.health.recover(THERE)
+    assert [server for server, _ in await world.flush() if server == THERE] == told
+    status = await world.view.status(ANNA, ALICE)
+    assert status["presence"] == ("offline" if mode == "off" else "online")
+    assert (len(world.board) == 0) is (mode == "off")
 
 
 # Over the real engine
