@@ -32,6 +32,7 @@ UNSTABLE_FEATURES = {
     "org.matrix.msc3874": True,
     "org.matrix.msc3916.stable": True,
     "org.matrix.msc3981": True,
+    "org.matrix.msc4380.stable": True,
     "uk.half-shot.msc2666.query_mutual_rooms": True,
     "uk.half-shot.msc2666.query_mutual_rooms.stable": True,
     "uk.tcpip.msc4133": True,
@@ -40,8 +41,9 @@ UNSTABLE_FEATURES = {
 """Features that clients look for by their unstable names, whatever the versions say: without
 cross-signing's, Element creates no keys for it, and without the first one, bridges don't try
 whether they are reached (ping). The others are room summaries, threads, their lists, receipts and
-counts, filters by relation, relations of relations, media by authenticated paths, rooms shared with
-another user, and profiles with further fields, on unstable and stable paths."""
+counts, filters by relation, relations of relations, media by authenticated paths, invite
+permission, rooms shared with another user, and profiles with further fields, on unstable and stable
+paths."""
 
 
 class ServerInfoApi:

@@ -15,10 +15,12 @@ from typing import TypeAlias
 
 import msgspec
 
+from federation.errors import MatrixError
 from federation.events.event import Event, EventTooLarge, InvalidEvent
 from federation.events.ids import EventId, RoomId, ServerName, server_of
 from federation.events.room_versions import RoomVersion
 from federation.events.signing import SigningKey
+from federation.graph.auth.auth_failures import AuthFailure, AuthRule
 from federation.graph.auth.auth_rules import auth_event_keys, check_auth
 from federation.graph.building import Edges, EventDraft, build_event
 from federation.ports import Clock, StoredEvent
@@ -40,7 +42,7 @@ from homeserver.engine.rooms.resolver import StateResolver
 from homeserver.engine.rooms.room import Branch, branches_of
 from homeserver.engine.rooms.rooms import Head, Room, Rooms, RoomView
 from homeserver.engine.rooms.snapshots import Chain, StateMap, StateSnapshot, snapshot_row
-from homeserver.errors import bad_json, forbidden, too_large
+from homeserver.errors import bad_json, forbidden, invalid_param, too_large
 from homeserver.metrics import ServerMetrics
 from homeserver.storage.database import Connection
 from homeserver.storage.rooms.snapshots import SnapshotRow
@@ -190,7 +192,7 @@ class Stager:
             verified_servers={self._signer.server_name},  # no other server has signed it
         )
         if failure is not None:
-            raise forbidden(f"{failure.detail} ({failure.rule.name.lower()})")
+            raise _refusal(failure)
         return event
 
     def cited(self, room: Room, event_id: EventId) -> Event:
@@ -377,3 +379,23 @@ def _not_before_ms(
     if replaced is None or server_of(replaced.sender) != server_name:
         return 0
     return replaced.origin_server_ts + 1
+
+
+_NEVER_RIGHT = frozenset(
+    {
+        AuthRule.CREATE_HAS_PREV_EVENTS,
+        AuthRule.POWER_LEVEL_WITHOUT_STATE_KEY,
+        AuthRule.POWER_LEVEL_NOT_INTEGER,
+        AuthRule.POWER_LEVEL_MAP_MALFORMED,
+        AuthRule.POWER_LEVEL_USERS_MALFORMED,
+        AuthRule.POWER_LEVEL_OF_CREATOR,
+    }
+)
+"""Rules that an event breaks whoever sends it."""
+
+
+def _refusal(failure: AuthFailure) -> MatrixError:
+    """Returns the answer to an event that the rules refuse: 403 M_FORBIDDEN to a user who may not
+    send it, 400 M_INVALID_PARAM where nobody could."""
+    text = f"{failure.detail} ({failure.rule.name.lower()})"
+    return invalid_param(text) if failure.rule in _NEVER_RIGHT else forbidden(text)

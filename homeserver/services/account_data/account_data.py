@@ -30,6 +30,7 @@ from homeserver.errors import (
     too_large,
 )
 from homeserver.rules.account_data.ignored_users import IGNORED_USER_LIST
+from homeserver.rules.account_data.invite_permission import INVITE_PERMISSION, blocks_invites
 from homeserver.rules.encryption.device_keys import check_text
 from homeserver.rules.ephemeral.receipts import FULLY_READ
 from homeserver.services.push.push_rules import PUSH_RULES, PushRules
@@ -60,6 +61,11 @@ class AccountDataService:
             raise not_found("There is no such account data")
         value: JsonObject = orjson.loads(content)
         return value
+
+    async def blocks_invites(self, user_id: UserId) -> bool:
+        """Returns whether a user takes no invites (spec: "Invite permission")."""
+        content = await self._items.load(user_id, "", INVITE_PERMISSION)
+        return content is not None and blocks_invites(orjson.loads(content))
 
     async def put(
         self, user_id: UserId, room_id: RoomId | str, data_type: str, content: JsonObject

@@ -1,7 +1,6 @@
-"""Whether a local user accepts invites: account data `m.invite_permission_config`.
+"""Whether a local user accepts invites, by their account data.
 
-Spec: client-server API, "Invite permission". A missing, invalid or unsupported value means that
-invites are accepted.
+Spec: client-server API, "Invite permission".
 """
 
 from __future__ import annotations
@@ -9,10 +8,9 @@ from __future__ import annotations
 import orjson
 
 from federation.events.ids import UserId
+from homeserver.rules.account_data.invite_permission import INVITE_PERMISSION, blocks_invites
 from homeserver.storage.account_data.account_data import AccountDataTable
 from homeserver.storage.database import Database
-
-CONFIG = "m.invite_permission_config"
 
 
 class InvitePermission:
@@ -23,8 +21,5 @@ class InvitePermission:
 
     async def is_blocked(self, user_id: UserId) -> bool:
         """Returns whether the user blocks all invites."""
-        stored = await self._account_data.load(user_id, "", CONFIG)
-        if stored is None:
-            return False
-        content = orjson.loads(stored)
-        return isinstance(content, dict) and content.get("default_action") == "block"
+        stored = await self._account_data.load(user_id, "", INVITE_PERMISSION)
+        return stored is not None and blocks_invites(orjson.loads(stored))

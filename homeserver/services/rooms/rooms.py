@@ -93,7 +93,7 @@ class RoomCreation:
         try:
             room_id, _ = await self._writer.create(room.version, drafts, work=self._rows(room))
         except MatrixError as error:
-            if error.errcode != "M_FORBIDDEN":
+            if error.errcode not in ("M_FORBIDDEN", "M_INVALID_PARAM"):
                 raise
             raise MatrixError(400, "M_INVALID_ROOM_STATE", error.error) from error
         return room_id

@@ -206,6 +206,7 @@ class Sync:
         self, context: SyncContext, answer: SyncResponse, since: SyncToken | None
     ) -> None:
         chosen, open_rooms = self._choose(context)
+        open_rooms = await self._taken(context.scope.user_id, open_rooms)
         plans: Plans = {}
         await self._warm(chosen)
         for one in chosen:
@@ -274,6 +275,16 @@ class Sync:
                 delta = None if context.delta is None else context.delta.rooms[room_id]
                 chosen.append((room_id, user_room, delta))
         return chosen, open_rooms
+
+    async def _taken(
+        self, user_id: UserId, open_rooms: Sequence[tuple[RoomId, UserRoom]]
+    ) -> list[tuple[RoomId, UserRoom]]:
+        """Returns invites and knocks without the invites of a user who takes none (spec: "Invite
+        permission")."""
+        invites = any(user_room.membership == "invite" for _, user_room in open_rooms)
+        if not invites or not await self._sources.account_data.blocks_invites(user_id):
+            return list(open_rooms)
+        return [one for one in open_rooms if one[1].membership != "invite"]
 
     async def _warm(self, chosen: Sequence[_Chosen]) -> None:
         """Loads the rooms that planning needs and that aren't in memory, then the events that all

@@ -72,9 +72,37 @@ async def test_only_who_may_set_state_sets_it(shared_database_url: str) -> None:
             assert (reply.status, reply.errcode) == (403, "M_FORBIDDEN")
         own = await world.put_state(BOB, room_id, "x.y", {}, BOB)
         assert own.status == 403
-        assert (await world.put_state(ALICE, room_id, "m.room.create", {})).status == 403
         broken = await world.put_state(ALICE, room_id, "m.room.topic", {"f": 0.5})
         assert broken.errcode == "M_BAD_JSON"
+
+
+@pytest.mark.parametrize("version", ["1", "9", "10", "11", "12"])
+async def test_what_nobody_could_send_is_400_and_what_somebody_may_not_is_403(
+    shared_database_url: str, version: str
+) -> None:
+    """A client can tell a request that is wrong from one that lacks power."""
+    async with room_world(shared_database_url) as world:
+        room_id = await world.room(preset="public_chat", room_version=version)
+        await world.join(BOB, room_id)
+        levels = (await world.get_state(ALICE, room_id, "m.room.power_levels")).body
+        never_right = [
+            ("m.room.create", {"room_version": version, "creator": ALICE, "type": "x"}),
+            ("m.room.power_levels", {**levels, "users": []}),
+            ("m.room.power_levels", {**levels, "users": {BOB: "x"}}),
+        ]
+        if version in ("10", "11", "12"):
+            odd = {**levels, "ban": "50"}
+            never_right.append(("m.room.power_levels", odd))
+        if version == "12":
+            listed = {**levels, "users": {ALICE: 100}}
+            never_right.append(("m.room.power_levels", listed))
+        for kind, content in never_right:
+            reply = await world.put_state(ALICE, room_id, kind, content)
+            # an event that its format doesn't allow isn't even built
+            code = "M_BAD_JSON" if (kind, version) == ("m.room.create", "12") else "M_INVALID_PARAM"
+            assert (reply.status, reply.errcode) == (400, code), (kind, content)
+        changed = {**levels, "ban": 60}
+        assert (await world.put_state(BOB, room_id, "m.room.power_levels", changed)).status == 403
 
 
 async def test_who_left_sees_the_state_of_then(shared_database_url: str) -> None:

@@ -568,3 +568,23 @@ async def test_after_a_restart_a_client_goes_on_where_it_was(postgres_url: str) 
 
 def sorted_events(part: dict[str, Any]) -> list[tuple[str, object]]:
     return sorted((event["event_id"], event["content"]) for event in part["events"])
+
+
+async def test_a_user_who_takes_no_invites_is_told_of_none(syncs: SyncWorld) -> None:
+    """Neither of those that came before, in a first sync or a later one, nor of invites to rooms
+    elsewhere; knocks are their own. Once invites are taken again, a first sync has them."""
+    room_id = await syncs.world.room(BOB)
+    since = (await syncs.get())["next_batch"]
+    await syncs.world.in_room(BOB, "POST", room_id, "invite", {"user_id": ALICE})
+    elsewhere, knocked = RoomId("!elsewhere:there.example"), RoomId("!knocked:there.example")
+    await syncs.world.remote.invite_ours(elsewhere, ALICE, STRANGER)
+    await syncs.world.remote.set_ours(knocked, ALICE, "knock")
+    config = "m.invite_permission_config"
+    both = {room_id, elsewhere}
+    for action, told in (("block", set()), ("allow", both), ("block", set()), (None, both)):
+        content = {} if action is None else {"default_action": action}
+        await syncs.account_data.put(ALICE, "", config, content)
+        for start in (None, since):
+            rooms = (await syncs.get(since=start))["rooms"]
+            assert set(rooms.get("invite", {})) == told
+            assert set(rooms["knock"]) == {knocked}
