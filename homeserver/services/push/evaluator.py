@@ -105,10 +105,11 @@ class Evaluator:
             usual, others = audience.evaluate(seen)
         if invited is not None:
             others[invited] = await self._for_invited(invited, seen, audience)
-        if not usual.notify and not any(one.notify for one in others.values()):
+        joined = frozenset[UserId]() if audience is None else audience.joined
+        is_told = usual.notify and _has_others(joined, others)
+        if not is_told and not any(one.notify for one in others.values()):
             return None
         thread = await self.thread_of(entry.event)
-        joined = frozenset[UserId]() if audience is None else audience.joined
         return Evaluated(placed.position, entry.room_id, entry, thread, usual, others, joined)
 
     def tell(self, evaluated: Evaluated) -> None:
@@ -181,6 +182,11 @@ def seen_event(event: Event) -> dict[str, Any]:
     if event.state_key is not None:
         seen["state_key"] = event.state_key
     return seen
+
+
+def _has_others(joined: AbstractSet[UserId], named: Mapping[UserId, Outcome]) -> bool:
+    """Returns whether somebody in a room isn't named: often only the sender is of this server."""
+    return len(joined) > len(named) or not joined <= named.keys()
 
 
 def levels_of(evaluated: Evaluated, entry: EventEntry) -> EventLevels | None:

@@ -15,7 +15,7 @@ Spec: client-server API, "Marking notifications as read".
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from federation.bounded_cache import BoundedCache
 from federation.events.ids import EventId, RoomId, UserId
@@ -36,6 +36,8 @@ from homeserver.storage.push.unread import PushWrites, RoomState, UnreadTable
 
 UserRoom: TypeAlias = tuple[RoomId, UserId]
 
+_NOTHING: Final[ThreadCounts] = {}
+
 
 class UserCounts:
     """A user's counts in the rooms that they are in, as they are now."""
@@ -47,10 +49,8 @@ class UserCounts:
 
     def __getitem__(self, room_id: RoomId) -> ThreadCounts:
         """Returns the counts of a room, by thread."""
-        stored, room = self._stored.get(room_id), self._pending.room(room_id)
-        if room is None:
-            return stored or {}
-        return summed(stored or {}, room.counts(self._user_id))
+        stored, room = self._stored.get(room_id, _NOTHING), self._pending.room(room_id)
+        return stored if room is None else summed(stored, room.counts(self._user_id))
 
 
 class UserStates:
@@ -86,7 +86,7 @@ class UserStates:
 
     async def load(self, user_id: UserId) -> UserCounts:
         """Returns a user's counts, read and kept. *Precondition:* all changes are stored."""
-        stored: dict[RoomId, ThreadCounts] = dict(await self._table.of_user(user_id))
+        stored = await self._table.of_user(user_id)
         self._users.put(user_id, stored)
         return UserCounts(user_id, stored, self.pending)
 
@@ -151,11 +151,13 @@ class UserStates:
     ) -> ThreadCounts:
         """Returns what a user hasn't read of a thread ("" for all) by new marks."""
         room_id, user_id = key
+        room = self.pending.room(room_id)
+        if room is not None and room.events and marks.of(thread) >= room.last:
+            return {}  # all events, also those that were summed, stand before
         if thread in state.counts or (thread == WHOLE_ROOM and state.counts):
             stored = await self._table.count(room_id, user_id, marks, thread)
             unstored = [one for of_room, one in self.writes.events if of_room == room_id]
             return summed(stored, unread(unstored, user_id, marks, after=NEVER))
-        room = self.pending.room(room_id)
         if room is None:
             return {}
         after = max(room.counted_to.get(user_id, NEVER), marks.of(thread))

@@ -111,22 +111,20 @@ class UnreadTable:
         )
         return [(RoomId(row[0]), EventId(row[1])) for row in rows]
 
-    async def of_user(self, user_id: UserId) -> dict[RoomId, dict[str, Count]]:
-        """Returns a user's stored counts, by room and thread. Columns come as arrays, which for
-        thousands of rooms cost half as much as rows."""
-        row = await self._database.fetchrow(
-            "SELECT array_agg(room_id) AS rooms, array_agg(thread) AS threads,"
-            " array_agg(notified) AS notified, array_agg(highlighted) AS highlighted"
-            " FROM push_counts WHERE user_id = $1 AND notified > 0",
+    async def of_user(self, user_id: UserId) -> dict[RoomId, ThreadCounts]:
+        """Returns a user's stored counts, by room and thread. Rooms come by their counts, of which
+        there are few: for thousands of rooms that costs a third of rows."""
+        rows = await self._database.fetch(
+            "SELECT thread, notified, highlighted, array_agg(room_id)"
+            " FROM push_counts WHERE user_id = $1 AND notified > 0 GROUP BY 1, 2, 3",
             user_id,
         )
-        found: dict[RoomId, dict[str, Count]] = {}
-        if row is None or row["rooms"] is None:
-            return found
-        counts = list(zip(row["notified"], row["highlighted"], strict=True))
-        shared = {one: Count(*one) for one in set(counts)}
-        for room_id, thread, one in zip(row["rooms"], row["threads"], counts, strict=True):
-            found.setdefault(room_id, {})[thread] = shared[one]
+        found: dict[RoomId, ThreadCounts] = {}
+        for thread, notified, highlighted, room_ids in rows:
+            counts = {thread: Count(notified, highlighted)}
+            shared = [(room_id, found[room_id]) for room_id in room_ids if room_id in found]
+            found.update(dict.fromkeys(room_ids, counts))
+            found.update((room_id, {**others, **counts}) for room_id, others in shared)
         return found
 
     async def state_of(self, room_id: RoomId, user_id: UserId) -> RoomState:

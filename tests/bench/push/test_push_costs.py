@@ -81,6 +81,8 @@ async def test_a_message_into_2000_members(
             before = await database_cpu_s(world)
             started = time.process_time()
             assert await counts.work_once()
+            if number == MESSAGES - 1:
+                await counts.stored(world.committer.position)
             own += time.process_time() - started
             database += await database_cpu_s(world) - before
         rules = "420 own rules" if is_mixed else "default rules"
@@ -99,7 +101,8 @@ async def test_the_counts_of_5000_rooms(postgres_cluster: EmbeddedCluster) -> No
         for unread in (ROOMS // 50, ROOMS):
             await world.database.execute("DELETE FROM push_counts")
             await world.database.execute(
-                "INSERT INTO push_counts SELECT r, $1, 'main', 3, 1 FROM unnest($2::text[]) AS r",
+                "INSERT INTO push_counts SELECT r, $1, 'main', 1 + n % 30, n % 2"
+                " FROM unnest($2::text[]) WITH ORDINALITY AS r (r, n)",
                 ALICE,
                 rooms[:unread],
             )

@@ -9,6 +9,7 @@ import pytest
 
 from homeserver import limits
 from homeserver.services.push.evaluator import Evaluated
+from homeserver.storage.push.unread import UnreadTable
 from tests.homeserver.room_world import ALICE, BOB, CAROL, DAVE
 from tests.homeserver.services.push.counted_rooms import in_thread, never_by_itself, shared_room
 from tests.homeserver.services.push.random_history import counted
@@ -164,3 +165,38 @@ async def test_who_is_ignored_later_has_notified(
     await syncs.account_data.put(BOB, "", "m.ignored_user_list", ignored)
     await syncs.say(ALICE, room_id, "two")
     assert await counted(syncs.world, BOB, room_id) == {"main": (1, 0)}
+
+
+async def test_what_concerns_nobody_is_not_kept(syncs: SyncWorld) -> None:
+    """The only one of this server in a room is told nothing of their own messages."""
+    room_id = await shared_room(syncs)
+    await syncs.say(ALICE, room_id, "one")
+    await syncs.join(room_id, BOB)
+    await syncs.say(ALICE, room_id, "two")
+    await syncs.world.push.counts.settled()
+    kept = await syncs.world.database.fetch("SELECT room_id FROM push_events")
+    assert len(kept) == 1
+    assert await counted(syncs.world, BOB, room_id) == {"main": (1, 0)}
+
+
+async def test_the_newest_event_is_read_without_a_look_at_older_ones(
+    syncs: SyncWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was summed, and what wasn't, stands before it."""
+    monkeypatch.setattr(limits, "PUSH_EVENTS_UNSUMMED", 2)
+    room_id = await shared_room(syncs, BOB)
+    await syncs.say(ALICE, room_id, "1", "2")
+    assert await counted(syncs.world, BOB, room_id) == {"main": (2, 0)}
+    looks: list[str] = []
+    count = UnreadTable.count
+
+    async def noted(table: UnreadTable, *asked: Any) -> Any:
+        looks.append(asked[3])
+        return await count(table, *asked)
+
+    monkeypatch.setattr(UnreadTable, "count", noted)
+    (third,) = await syncs.say(ALICE, room_id, "3")
+    assert await counted(syncs.world, BOB, room_id) == {"main": (3, 0)}
+    await syncs.receipts.send(BOB, room_id, "m.read", third)
+    assert await counted(syncs.world, BOB, room_id) == {}
+    assert looks == []
