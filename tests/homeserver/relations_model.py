@@ -54,7 +54,8 @@ def bundle(seen: Sequence[Json], event: Json, reader: str, ignored: Collection[s
         and isinstance(one["content"].get("m.new_content"), dict)
     ]
     is_edit = (relation(event) or ("",))[0] == "m.replace"
-    if edits and not is_edit and "redacted_because" not in event["unsigned"]:
+    is_redacted = not event["content"]  # its redaction may be hidden from the reader
+    if edits and not is_edit and not is_redacted:
         newest = max(edits, key=lambda one: (one["origin_server_ts"], one["event_id"]))
         found["m.replace"] = newest["event_id"]
     references = [one["event_id"] for one in mine if (relation(one) or ("",))[0] == "m.reference"]

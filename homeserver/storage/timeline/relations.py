@@ -151,6 +151,7 @@ WITH asked AS MATERIALIZED (
     UNION ALL
     SELECT room_row_id, event_id, sender, type, state_key IS NULL, sure_after, snapshot,
         until_live, until_gap FROM latest
+    WHERE event_id NOT IN (SELECT event_id FROM asked)
 ), grouped AS (
     SELECT p.event_id AS parent, c.event_id, c.snapshot_before, c.snapshot_after, {_GROUP}
     FROM asked p JOIN events c ON {_OF_PARENT} AND c.rel_type = 'm.thread' WHERE p.has_thread

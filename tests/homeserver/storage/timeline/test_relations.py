@@ -235,6 +235,8 @@ async def test_the_newest_event_of_a_thread_is_asked_about_too(
     found = await table.bundled([parent_of("$p")], ALL, most_references=1)
     assert set(found.edits) == {"$10"}
     assert {(one.parent, one.sample) for one in found.references} == {("$10", "$12"), ("$p", "$13")}
+    both = await table.bundled([parent_of("$p"), parent_of("$10")], ALL, most_references=1)
+    assert len(both.references) == 2, "those of $10 are there once"
     none = await table.bundled([parent_of("$p", has_thread=False)], ALL, most_references=9)
     assert (none.latest, none.counts, none.edits) == ({}, [], {})
 
