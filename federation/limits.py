@@ -41,6 +41,7 @@ TRANSACTIONS_READ_AT_ONCE_MAX = 2  # of those too large, or too deep, to be read
 TRANSACTION_ID_BYTES_MAX = 255
 TRANSACTIONS_REMEMBERED_MAX = 4_096  # answers kept for repeats; a forgotten repeat is harmless
 TRANSACTIONS_AT_ONCE_PER_ORIGIN_MAX = 4  # further ones get 429; a peer sends one at a time
+EVENTS_BY_TIME_SERVED_MAX = 50  # next to a time, of which the first visible one is given
 BACKFILL_EVENTS_SERVED_MAX = 100
 MISSING_EVENTS_SERVED_MAX = 20
 MISSING_EVENTS_SERVED_DEFAULT = 10  # spec: `limit` of get_missing_events

@@ -10,6 +10,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
+from federation.event_time_ports import ServedEventTimes
 from federation.events.ids import ServerName
 from federation.events.signing import SigningKey
 from federation.limits import MEDIA_BACKOFF_S_MAX
@@ -117,6 +118,7 @@ class InboundPorts:
     media: LocalMedia
     third_party_invites: ThirdPartyInvites | None = None
     listings: RoomListings | None = None
+    times: ServedEventTimes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,6 +255,7 @@ def make_inbound(
             media=ports.media,
             third_party_invites=ports.third_party_invites,
             listings=ports.listings,
+            times=ports.times,
         )
     )
     return InboundFederation(routes, inbox, filler, recommendations)

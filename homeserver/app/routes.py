@@ -53,7 +53,7 @@ def make_routes(services: Services, config: Config) -> list[Route]:
         ),
         *admin_routes(services.admin, config),
         *room_routes(services.engine, services.rooms, tokens, services.inviting),
-        *timeline_routes(services.timeline, services.message_search, tokens),
+        *timeline_routes(services.timeline, services.search, tokens),
         *sync_routes(services.sync, services.filters),
         *encryption_routes(services.encryption, services.dehydrated, services.accounts.uia, tokens),
         *ephemeral_routes(services.ephemeral),

@@ -170,7 +170,7 @@ def _spawn(supervisor: Supervisor, services: Services, feed: LogFeed) -> None:
     supervisor.spawn("application services", services.appservices.deliveries.run)
     supervisor.spawn("registrations", services.appservices.registrations.run)
     supervisor.spawn("user directory", services.rooms.user_directory.run)
-    supervisor.spawn("message index", services.message_search.index.run)
+    supervisor.spawn("message index", services.search.index.run)
     supervisor.spawn("media", services.media.retention.run)
     supervisor.spawn("previews", services.media.views.previews.run)
     supervisor.spawn("notifications", services.push.counts.run)

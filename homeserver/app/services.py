@@ -38,9 +38,9 @@ from homeserver.app.domains.rooms import (
 )
 from homeserver.app.domains.sync import make_sync
 from homeserver.app.domains.timeline import (
-    MessageSearchServices,
+    SearchServices,
     TimelineServices,
-    make_message_search,
+    make_search,
     make_timeline,
 )
 from homeserver.app.engine import Engine
@@ -68,6 +68,7 @@ from homeserver.services.sync.extras import SyncSources
 from homeserver.services.sync.filters import Filters
 from homeserver.services.sync.loop import Sync
 from homeserver.services.timeline.backfill import RoomBackfill
+from homeserver.services.timeline.event_times import EventTimesForServers
 from homeserver.storage.accounts.accounts import AccountTable
 from homeserver.storage.database import Database
 from homeserver.storage.timeline.relations import RelationTable
@@ -90,7 +91,7 @@ class Services:
     rooms: RoomServices
     joining: DurableJoining
     timeline: TimelineServices
-    message_search: MessageSearchServices
+    search: SearchServices
     sync: Sync
     filters: Filters
     federation: FederationServices
@@ -149,7 +150,7 @@ def make_services(
         rooms=rooms,
         joining=joining,
         timeline=timeline,
-        message_search=make_message_search(engine, database, timeline),
+        search=make_search(engine, database, timeline, backfill),
         sync=make_sync(engine, timeline, sources),
         filters=Filters(database=database),
         federation=make_federation(
@@ -159,7 +160,7 @@ def make_services(
             ephemeral,
             directory=rooms.directory,
             arrivals=outbound.arrivals,
-            served=_served(engine, invites, media, rooms),
+            served=_served(engine, database, invites, media, rooms),
         ),
         media=media,
         identity=make_identity(
@@ -215,11 +216,16 @@ def _ephemeral(
 
 
 def _served(
-    engine: Engine, invites: RemoteInvites, media: MediaServices, rooms: RoomServices
+    engine: Engine,
+    database: Database,
+    invites: RemoteInvites,
+    media: MediaServices,
+    rooms: RoomServices,
 ) -> ServedDomains:
     name = engine.context.name
     for_servers = MediaForServers(media.downloads, media.views.thumbnails, name)
-    return ServedDomains(invites, for_servers, rooms.summaries.served)
+    times = EventTimesForServers(database)
+    return ServedDomains(invites, for_servers, rooms.summaries.served, times)
 
 
 def _inviting(

@@ -45,3 +45,12 @@ PAGE_EVENTS_DEFAULT = 10
 
 ORDERED_AT_ONCE = 200
 """Events of a room's received state that are sorted on the loop; more are sorted in a thread."""
+
+EVENTS_BY_TIME = 500
+"""Events next to a time of which one is looked for that its reader may see."""
+
+EVENTS_BY_TIME_AT_ONCE = 20
+"""Of these, how many are read at a time: nearly always the first one is seen."""
+
+GAPS_FILLED_BY_TIME = 10
+"""How often other servers are asked for the history around a time, 100 events at a time."""

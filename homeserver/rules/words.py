@@ -26,11 +26,12 @@ def folded(text: str) -> str:
     return unicodedata.normalize("NFC", bare)  # Korean syllables are whole again
 
 
-def words_of(text: str) -> Iterator[str]:
-    """Yields the words of a folded text; a symbol, such as an emoji, is one."""
-    yield from _WORD.findall(text)
+def words_of(text: str) -> list[str]:
+    """Returns the words of a folded text; a symbol, such as an emoji, is one."""
+    words: list[str] = _WORD.findall(text)
     if not text.isascii():
-        yield from (one for one in text if unicodedata.category(one) == "So")
+        words += (one for one in text if unicodedata.category(one) == "So")
+    return words
 
 
 def is_unspaced(word: str) -> bool:

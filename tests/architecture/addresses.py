@@ -34,6 +34,7 @@ COVERS: Mapping[str, Sequence[str]] = {
         "federation/transport/events/event_fetcher.py",
     ],
     "tests/federation/transport/routes/listings/test_hierarchy.py": [
+        "federation/event_time_ports.py",
         "federation/listing_ports.py",
     ],
     "tests/federation/transport/joining/test_joining.py": [

@@ -40,7 +40,7 @@ from homeserver.app.domains.rooms import (
 )
 from homeserver.app.domains.timeline import (
     TimelineServices,
-    make_message_search,
+    make_search,
     make_timeline,
     timeline_routes,
 )
@@ -362,7 +362,7 @@ def _world(engine: Engine, database: Database) -> World:
     )
     timeline = make_timeline(engine, RelationTable(database), account_data, None)
     tokens = PageTokens(engine.committer.history)
-    search = make_message_search(engine, database, timeline)
+    search = make_search(engine, database, timeline, None)
     parts_of_api = [
         room_routes(engine, rooms, tokens),
         timeline_routes(timeline, search, tokens),

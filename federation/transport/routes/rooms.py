@@ -16,12 +16,14 @@ from collections.abc import Collection, Sequence
 import orjson
 
 from federation.errors import MatrixError
+from federation.event_time_ports import ServedEventTimes
 from federation.events.canonical_json import JsonObject
 from federation.events.event import Event
 from federation.events.ids import EventId, ServerName
 from federation.limits import (
     BACKFILL_EVENTS_SERVED_MAX,
     EVENT_IDS_PER_REQUEST_MAX,
+    EVENTS_BY_TIME_SERVED_MAX,
     INTEGER_DIGITS_MAX,
     MISSING_EVENTS_SERVED_DEFAULT,
     MISSING_EVENTS_SERVED_MAX,
@@ -39,14 +41,26 @@ class RoomRoutes:
     """The handlers."""
 
     def __init__(
-        self, name: ServerName, *, store: EventStore, access: ServerRoomAccess, clock: Clock
+        self,
+        name: ServerName,
+        *,
+        store: EventStore,
+        access: ServerRoomAccess,
+        clock: Clock,
+        times: ServedEventTimes | None = None,
     ) -> None:
         self._name, self._store, self._access, self._clock = name, store, access, clock
+        self._times = times
 
     def table(self, endpoints: Endpoints) -> list[Route]:
         """Returns method, path template and handler of each endpoint."""
         signed = endpoints.signed
+        by_time: list[Route] = []
+        if self._times is not None:
+            path = f"{_V1}/timestamp_to_event/{{roomId}}"
+            by_time.append(("GET", path, signed("timestamp_to_event", self.timestamp_to_event)))
         return [
+            *by_time,
             ("GET", f"{_V1}/event/{{eventId}}", signed("event", self.event)),
             ("GET", f"{_V1}/state/{{roomId}}", signed("state", self.state)),
             ("GET", f"{_V1}/state_ids/{{roomId}}", signed("state_ids", self.state_ids)),
@@ -144,6 +158,27 @@ class RoomRoutes:
             min_depth=_integer(content.get("min_depth", 0)),
         )
         return {"events": pdus(await self._visible(peer.origin, events))}
+
+    async def timestamp_to_event(self, peer: PeerRequest) -> object:
+        """GET /timestamp_to_event/{roomId}: for a server in the room, the event next to a time that
+        it may see."""
+        assert self._times is not None, "the endpoint isn't there"
+        direction, time_ms = peer.required("dir"), _integer(peer.required("ts"))
+        if direction not in ("b", "f"):
+            raise MatrixError(400, "M_INVALID_PARAM", "dir is neither b nor f")
+        room_id, _ = await self._access.enter(peer)
+        if not await self._store.is_server_joined(room_id, peer.origin):
+            raise MatrixError(403, "M_FORBIDDEN", "This server isn't in the room")
+        found = await self._times.nearest(
+            room_id, time_ms, backwards=direction == "b", limit=EVENTS_BY_TIME_SERVED_MAX
+        )
+        known = await self._store.load_events([one.event_id for one in found])
+        events = [known[one.event_id].event for one in found if one.event_id in known]
+        shown = await self._store.visible_to_server(peer.origin, events) if events else {}
+        for one in found:
+            if one.event_id in shown and shown[one.event_id] is known[one.event_id].event:
+                return {"event_id": one.event_id, "origin_server_ts": one.time_ms}
+        raise MatrixError(404, "M_NOT_FOUND", "There is no event near this time")
 
     async def _visible(self, origin: ServerName, events: Sequence[Event]) -> list[Event]:
         if not events:

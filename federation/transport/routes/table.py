@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
+from federation.event_time_ports import ServedEventTimes
 from federation.events.ids import ServerName
 from federation.events.signing import SigningKey
 from federation.limits import TRANSACTION_BYTES_MAX
@@ -74,6 +75,7 @@ class RouteParts:
     media: LocalMedia
     third_party_invites: ThirdPartyInvites | None = None
     listings: RoomListings | None = None
+    times: ServedEventTimes | None = None
     software: tuple[str, str] = ("Freehold", "0.1.0")
 
 
@@ -98,7 +100,9 @@ class FederationRoutes:
             parts.invites,
             parts.invite_states,
         )
-        rooms = RoomRoutes(parts.name, store=parts.store, access=access, clock=parts.clock)
+        rooms = RoomRoutes(
+            parts.name, store=parts.store, access=access, clock=parts.clock, times=parts.times
+        )
         notary = Notary(parts.name, parts.key, parts.keyring, parts.clock)
         self._table: list[Route] = [
             ("GET", "/_matrix/federation/v1/version", endpoints.public("version", self.version)),

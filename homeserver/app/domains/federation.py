@@ -6,6 +6,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
+from federation.event_time_ports import ServedEventTimes
 from federation.listing_ports import RoomListings
 from federation.media_ports import LocalMedia
 from federation.ports import InviteGate, ThirdPartyInvites
@@ -50,6 +51,7 @@ class ServedDomains:
     invites: InviteGate
     media: LocalMedia
     listings: RoomListings
+    times: ServedEventTimes
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +136,7 @@ def make_stored_inbound(
         services.served.media,
         third_party_invites,
         services.served.listings,
+        services.served.times,
     )
     return make_inbound(context, outbound, room_ports(engine), ports)
 

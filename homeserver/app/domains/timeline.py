@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from homeserver.api.http.query import PageTokens
 from homeserver.api.http.routes import Route
+from homeserver.api.timeline.event_times import EventTimesApi
 from homeserver.api.timeline.history import HistoryApi
 from homeserver.api.timeline.relations import RelationsApi
 from homeserver.api.timeline.search import MessageSearchApi
@@ -17,6 +18,7 @@ from homeserver.services.account_data.ignored_users import IgnoredUsers
 from homeserver.services.timeline.access import ReadAccess
 from homeserver.services.timeline.backfill import RoomBackfill
 from homeserver.services.timeline.bundles import Bundles
+from homeserver.services.timeline.event_times import EventTimes
 from homeserver.services.timeline.history import History
 from homeserver.services.timeline.relations import Relations
 from homeserver.services.timeline.search.index import MessageIndex
@@ -43,11 +45,12 @@ class TimelineServices:
 
 
 @dataclass(frozen=True, slots=True)
-class MessageSearchServices:
-    """The search for messages, and its index."""
+class SearchServices:
+    """What finds events: by their words, with the index of these, and by their time."""
 
     index: MessageIndex
     search: MessageSearch
+    times: EventTimes
 
 
 def make_timeline(
@@ -95,9 +98,12 @@ def make_timeline(
     )
 
 
-def make_message_search(
-    engine: Engine, database: Database, timeline: TimelineServices
-) -> MessageSearchServices:
+def make_search(
+    engine: Engine,
+    database: Database,
+    timeline: TimelineServices,
+    backfill: RoomBackfill | None,
+) -> SearchServices:
     """Creates the services; the index follows the log."""
     index = MessageIndex(database, engine.context.clock, end=engine.committer.position)
     engine.committer.subscribe(index.on_commit)
@@ -119,16 +125,20 @@ def make_message_search(
         memberships=engine.memberships,
         results=results,
     )
-    return MessageSearchServices(index, search)
+    visibility = timeline.visibility
+    access = ReadAccess(engine.rooms, engine.reader, engine.memberships, visibility)
+    times = EventTimes(database, access, visibility, engine.reader, backfill=backfill)
+    return SearchServices(index, search, times)
 
 
 def timeline_routes(
-    services: TimelineServices, search: MessageSearchServices, tokens: PageTokens
+    services: TimelineServices, search: SearchServices, tokens: PageTokens
 ) -> list[Sequence[Route]]:
     """Returns the endpoints."""
     return [
         TimelineApi(services.timeline).routes(),
         HistoryApi(services.history, tokens).routes(),
         MessageSearchApi(search.search).routes(),
+        EventTimesApi(search.times).routes(),
         RelationsApi(services.relations, services.threads, tokens).routes(),
     ]

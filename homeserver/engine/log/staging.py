@@ -208,6 +208,7 @@ def event_row(
         relates_to=relation.relates_to,
         rel_type=relation.rel_type,
         edited_ms=relation.edited_ms,
+        sent_ms=event.origin_server_ts,
     )
 
 

@@ -86,6 +86,7 @@ def _row(
         relates_to=relation.relates_to,
         rel_type=relation.rel_type,
         edited_ms=relation.edited_ms,
+        sent_ms=event.origin_server_ts,
     )
 
 

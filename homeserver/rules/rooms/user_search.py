@@ -92,7 +92,7 @@ def _localpart(user_id: str) -> str:
     return user_id[1:].partition(":")[0]
 
 
-def _words(text: str) -> Iterator[str]:
+def _words(text: str) -> list[str]:
     return words_of(folded(text))
 
 

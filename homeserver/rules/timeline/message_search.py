@@ -81,6 +81,11 @@ def searched_text(event_type: str, content: Mapping[str, Any], *, is_state: bool
 
 def terms_of(text: str) -> list[str]:
     """Returns the terms under which a text is indexed."""
+    if text.isascii():
+        lowered = folded(text[: limits.SEARCH_TEXT_CHARACTERS])
+        whole = dict.fromkeys(words_of(lowered))
+        cut = {word[: limits.SEARCH_WORD_CHARACTERS]: None for word in whole}
+        return list(cut)[: limits.SEARCH_TERMS]
     terms: dict[str, None] = {}
     for part, is_unspaced in _parts(text):
         found = (*part, *runs(part, 2)) if is_unspaced else (part,)

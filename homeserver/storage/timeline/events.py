@@ -63,6 +63,7 @@ class EventRow(msgspec.Struct, frozen=True):
     relates_to: str | None = None
     rel_type: str | None = None
     edited_ms: int | None = None
+    sent_ms: int | None = None
 
     def decided(self, verdict: StoredVerdict, refusal: Refusal | None) -> EventRow:
         """Returns the row with this verdict, and the reason for one that refuses the event."""
@@ -191,7 +192,7 @@ class SnapshotsAroundRow(msgspec.Struct, frozen=True, gc=False):
 _COLUMNS = EventRow.__struct_fields__
 _TYPES = (  # noqa: SIM905 - a table in two lines
     "bigint bigint text text text text text bigint bigint bigint smallint text text boolean"
-    " boolean boolean bigint bigint text text text bytea text text bigint"
+    " boolean boolean bigint bigint text text text bytea text text bigint bigint"
 ).split()
 COLUMNS = tuple(zip(_COLUMNS, _TYPES, strict=True))
 """Names and types."""

@@ -298,6 +298,7 @@ QUERIES: dict[str, dict[str, str]] = {
         }
         for rest in ("", "/{relType}", "/{relType}/{eventType}")
     },
+    "GET /rooms/{roomId}/timestamp_to_event": {"dir": "f", "ts": "0"},
     "GET /rooms/{roomId}/threads": {"from": "", "limit": "1", "include": "all"},
     "PUT /pushrules/global/{kind}/{ruleId}": {"before": "mine", "after": "mine"},
     "GET /mutual_rooms": {"user_id": "@bob:here.example"},

@@ -37,3 +37,25 @@ test("messages from before one's own server came are found, page by page, with t
         const around = found.results[1].context.getTimeline();
         assert.ok(around.some((event) => event.getContent().body === "no 23"));
     }));
+
+test("a day is jumped to, though its history has to be fetched from the other server", () =>
+    withPeople([[HS1, "anna"], [HS2, "bert"]], async (anna, bert) => {
+        const { room_id: roomId } = await anna.client.createRoom({ preset: "public_chat" });
+        const said = [];
+        for (let number = 0; number < 40; number++) {
+            said.push(await anna.say(roomId, `message ${number}`));
+        }
+        const event = await anna.client.fetchRoomEvent(roomId, said[3]);
+        const viaServers = [anna.userId.split(":").slice(1).join(":")];
+        await bert.client.joinRoom(roomId, { viaServers });
+        await bert.untilMembership(roomId, "join");
+        const time = event.origin_server_ts;
+        const found = await bert.client.timestampToEvent(roomId, time, "f");
+        assert.equal(found.origin_server_ts, time);
+        const before = await bert.client.timestampToEvent(roomId, time, "b");
+        assert.equal(before.origin_server_ts, time);
+        const set = bert.room(roomId).getUnfilteredTimelineSet();
+        const timeline = await bert.client.getEventTimeline(set, said[3]);
+        const texts = timeline.getEvents().map((one) => one.getContent().body);
+        assert.ok(texts.includes("message 3"), String(texts));
+    }));

@@ -17,6 +17,7 @@ from homeserver.app.domains.federation import ServedDomains, make_federation
 from homeserver.engine.entries import DeviceListEntry, ReceiptEntry, ToDeviceEntry
 from homeserver.engine.followers.memberships import UserRoom
 from homeserver.services.rooms.directory import Target
+from homeserver.services.timeline.event_times import EventTimesForServers
 from homeserver.storage.accounts.profiles import ProfileTable
 from homeserver.storage.database import Database
 from tests.federation.transport.memory_listings import MemoryListings
@@ -66,7 +67,9 @@ class World:
             ephemeral,
             directory=cast(Any, SimpleNamespace(resolve_local=directory)),
             arrivals=self.arrivals,
-            served=ServedDomains(OpenGate(), MemoryMedia(), MemoryListings()),
+            served=ServedDomains(
+                OpenGate(), MemoryMedia(), MemoryListings(), EventTimesForServers(database)
+            ),
         )
         self.queries, self.edus = services.queries, services.edus
 
