@@ -3,7 +3,8 @@
 Rules:
 1. A version is named if the operations that it brought are there, and those of all versions before
    it: clients infer from v1.4 that there are threads, and from v1.11 authenticated media.
-2. What a server needn't be is left out: an OAuth 2.0 provider (`auth_metadata`), a policy server.
+2. What a server needn't be is left out: an OAuth 2.0 provider (`auth_metadata`), a policy server,
+   one with single sign-on, whose endpoints are there with a provider alone.
 
 Spec: client-server API, "API Versions"; the changelogs.
 """
@@ -26,7 +27,6 @@ OPERATIONS: Final[Mapping[str, frozenset[str]]] = {
             *(f"PUT {_V3}/room_keys/keys{rest}" for rest in ("", "/{}", "/{}/{}")),
             *(f"{method} {_V3}/room_keys/version" for method in ("GET", "POST")),
             *(f"{method} {_V3}/room_keys/version/{{}}" for method in ("GET", "PUT", "DELETE")),
-            *(f"GET {_V3}/login/sso/redirect{rest}" for rest in ("", "/{}")),
             f"POST {_V3}/keys/device_signing/upload",
             f"POST {_V3}/keys/signatures/upload",
             f"POST {_V3}/knock/{{}}",

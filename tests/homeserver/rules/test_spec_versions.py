@@ -9,6 +9,8 @@ from tests.spec.test_routes import implemented_routes
 EXEMPT = {
     ("GET", "/.well-known/matrix/policy_server"): "this server is no policy server",
     ("GET", "/_matrix/client/v1/auth_metadata"): "this server is no OAuth 2.0 provider",
+    ("GET", "/_matrix/client/v3/login/sso/redirect"): "single sign-on is a setting",
+    ("GET", "/_matrix/client/v3/login/sso/redirect/{}"): "single sign-on is a setting",
 }
 
 
@@ -62,3 +64,11 @@ def test_this_server_names_what_its_routes_allow() -> None:
     assert "v1.1" in supported_versions(routes)
     known = {f"{method} {shape(path)}" for method, path in routes}
     assert OPERATIONS["v1.3"] | OPERATIONS["v1.4"] <= known
+
+
+def test_no_version_depends_on_single_sign_on() -> None:
+    """Its endpoints are there with a provider alone: without one, `/versions` named nothing."""
+    routes = [(route.method, route.template) for route in implemented_routes()]
+    rest = [one for one in routes if "/login/sso/" not in one[1]]
+    assert rest != routes
+    assert supported_versions(rest) == supported_versions(routes) != ()
