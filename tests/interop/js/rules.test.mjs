@@ -18,7 +18,7 @@ const CAKE = { actions: LIT, pattern: "ca*e" };
 
 const says = (body, more = {}) => ["m.room.message", { msgtype: "m.text", body, ...more }];
 
-const eventsFor = (anna, first) => [
+const eventsFor = (anna, first, number) => [
     says("hello"),
     says("a CAKE, please"),
     says("pancakes"),
@@ -32,7 +32,7 @@ const eventsFor = (anna, first) => [
     says("* edited", { "m.relates_to": { rel_type: "m.replace", event_id: first } }),
     says("tagged", { "org.example.tags": ["red", 5, true], "org.example": { "a.b\\c": null } }),
     says("numbered", { "org.example.tags": ["5", 1] }),
-    ["m.reaction", { "m.relates_to": { rel_type: "m.annotation", event_id: first, key: "👍" } }],
+    ["m.reaction", { "m.relates_to": { rel_type: "m.annotation", event_id: first, key: `${number}` } }],
     ["m.poll.start", { "m.text": "cake or pie?" }],
     ["m.call.invite", { call_id: "1", version: 1, lifetime: 1, offer: { type: "offer", sdp: "" } }],
     ["org.example.custom", { body: "cake" }],
@@ -103,7 +103,7 @@ test("counts grow as matrix-js-sdk's push processor says, under each set of rule
             const rules = await anna.client.http.authedRequest("GET", "/pushrules/");
             const expected = counts(room);
             const sender = number % 2 ? carl : bert;
-            for (const [type, content] of eventsFor(anna, first)) {
+            for (const [type, content] of eventsFor(anna, first, number)) {
                 const { event_id: id } = await sender.client.sendEvent(roomId, type, content);
                 const event = await anna.untilEvent(roomId, (one) => one.getId() === id, id);
                 const grown = judged(anna, rules, event);
