@@ -33,9 +33,11 @@ _RET_ERRNO: Final = 0x0005_0000
 _RET_ALLOW: Final = 0x7FFF_0000
 _STEP: Final = struct.Struct("=HBBI")  # struct sock_filter
 _LOAD: Final = 0x20  # BPF_LD | BPF_W | BPF_ABS
+_JUMP_IF_GREATER: Final = 0x25  # BPF_JMP | BPF_JGT | BPF_K
 _JUMP_IF_EQUAL: Final = 0x15  # BPF_JMP | BPF_JEQ | BPF_K
 _RETURN: Final = 0x06  # BPF_RET | BPF_K
 _NUMBER_OFFSET, _ARCHITECTURE_OFFSET = 0, 4  # in struct seccomp_data
+_SECOND_ARGUMENT_OFFSET = 24  # its lower half
 _X86_64: Final = 0xC000_003E  # AUDIT_ARCH_X86_64
 
 _CALLS: Final = {
@@ -54,7 +56,6 @@ _CALLS: Final = {
     "getsockname": 51,
     "getpeername": 52,
     "getsockopt": 55,
-    "fcntl": 72,
     "ppoll": 271,
     # memory
     "mmap": 9,
@@ -100,6 +101,12 @@ _CALLS: Final = {
 sandbox may have any."""
 
 
+_FCNTL: Final = 72
+_F_SETFL: Final = 4
+"""The last of fcntl's harmless commands, which begin at 0: duplicates and flags of a descriptor. A
+later one, F_SETOWN, has the kernel send a signal of one's choice to another process."""
+
+
 class _Program(ctypes.Structure):
     """struct sock_fprog."""
 
@@ -136,6 +143,11 @@ def _assemble(permitted: Iterable[int]) -> bytes:
         (_JUMP_IF_EQUAL, 1, 0, _X86_64),
         (_RETURN, 0, 0, _RET_KILL_PROCESS),
         (_LOAD, 0, 0, _NUMBER_OFFSET),
+        (_JUMP_IF_EQUAL, 0, 4, _FCNTL),
+        (_LOAD, 0, 0, _SECOND_ARGUMENT_OFFSET),
+        (_JUMP_IF_GREATER, 1, 0, _F_SETFL),
+        (_RETURN, 0, 0, _RET_ALLOW),
+        (_RETURN, 0, 0, _RET_ERRNO | errno.EPERM),
         *((_JUMP_IF_EQUAL, len(numbers) - i, 0, one) for i, one in enumerate(numbers)),
         (_RETURN, 0, 0, _RET_ERRNO | errno.EPERM),
         (_RETURN, 0, 0, _RET_ALLOW),

@@ -60,6 +60,10 @@ NOT_BOUNDS: Mapping[str, str] = {
         homeserver.media.process_rights._RET_ALLOW
         homeserver.media.process_rights._LOAD
         homeserver.media.process_rights._JUMP_IF_EQUAL
+        homeserver.media.process_rights._JUMP_IF_GREATER
+        homeserver.media.process_rights._SECOND_ARGUMENT_OFFSET
+        homeserver.media.process_rights._FCNTL
+        homeserver.media.process_rights._F_SETFL
         homeserver.media.process_rights._RETURN
         homeserver.media.process_rights._X86_64
         """,

@@ -103,10 +103,13 @@ class OwnPresence:
     def choose(
         self, device_id: DeviceId, state: str, status: str | None, *, now_s: float, lasts_s: float
     ) -> None:
-        """Notes a state that a device sets, with its status message."""
+        """Notes a state that a device sets, with its status message. Who chooses to be offline
+        doesn't show that they are there."""
         device = self._device(device_id, now_s)
         device.chosen, device.chosen_until_s = state, now_s + lasts_s
-        self.status, self.active_s = status, now_s
+        self.status = status
+        if state != OFFLINE:
+            self.active_s = now_s
 
     def act(self, now_s: float) -> None:
         """Notes an activity (rule 4)."""

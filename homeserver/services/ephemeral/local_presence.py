@@ -192,15 +192,14 @@ class LocalPresence:
                 await self._clock.sleep(min(max(wait_s, least), most))
 
     async def tell_gone(self) -> None:
-        """Tells, some time after the start, who was there before it and hasn't come back."""
+        """Tells, some time after the start, who was there before it and hasn't come back: that they
+        are offline, and not since when, since they may have hidden then."""
         if not self._is_on:
             return
-        started_ms, started_s = self._clock.now_ms(), self._clock.monotonic_s()
-        seen = await self._seen_lately(started_ms - limits.PRESENCE_SEEN_MS)
+        seen = await self._seen_lately(self._clock.now_ms() - limits.PRESENCE_SEEN_MS)
         await self._clock.sleep(limits.PRESENCE_OFFLINE_S)
-        for user_id, seen_ms in seen:
+        for user_id, _ in seen:
             if self._board.get(user_id) is not None:
                 continue
             if (record := await self._record(user_id)) is not None:
-                record.active_s = started_s - max(0, started_ms - seen_ms) / 1000
                 self._board.renew(record)

@@ -134,12 +134,14 @@ class PresenceBoard:
         return True
 
     def add(self, user_id: UserId) -> PresenceRecord:
-        """Returns a user's record, made if there is none. *Precondition:* `has_place`."""
+        """Returns a user's record, made if there is none. A new one is no change: nobody is told of
+        it. *Precondition:* `has_place`."""
         record = self._records.get(user_id)
         if record is None:
             record = self._records[user_id] = PresenceRecord(user_id)
+            self._records.move_to_end(user_id, last=False)
+            self._offline[self.is_local(user_id)][user_id] = None
             self._of_server[server_of(user_id)] += 1
-            self._number(record)
         return record
 
     def renew(self, record: PresenceRecord) -> None:

@@ -15,7 +15,7 @@ Spec: server-server API, "Presence".
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence, Set
 from typing import Any, Protocol
 
@@ -69,7 +69,7 @@ class PresenceFeed:
         self._pending: OrderedDict[ServerName, dict[UserId, None]] = OrderedDict()
         self._pairs = 0
         self._kept: OrderedDict[UserId, Collection[ServerName]] = OrderedDict()
-        self._kept_pairs = 0
+        self._kept_pairs = self._unkept = 0
         self._recovered: set[ServerName] = set()
         self._repeats: DueTimes[UserId] = DueTimes()
         self._arrived = asyncio.Event()
@@ -96,32 +96,42 @@ class PresenceFeed:
 
     def on_commit(self, batch: Sequence[Placed]) -> None:
         """Follows the log (rule 4)."""
+        remote: Counter[tuple[RoomId, ServerName]] = Counter()
         for placed in batch if self._is_on else ():
             entry = placed.entry
             if isinstance(entry, EventEntry | StateEntry):
                 for change in entry.changes:
                     if change.key[0] == event_types.MEMBER:
-                        self._note_member(entry.room_id, change)
+                        self._note_member(entry.room_id, change, remote)
+        for (room_id, server), joins in remote.items():
+            self._note_server(room_id, server, joins)
 
-    def _note_member(self, room_id: RoomId, change: StateChange) -> None:
+    def _note_member(
+        self, room_id: RoomId, change: StateChange, remote: Counter[tuple[RoomId, ServerName]]
+    ) -> None:
+        """Notes that a user came or left; `remote` counts those of other servers."""
         user_id, is_in = UserId(change.key[1]), change.membership == "join"
         if is_in == (change.former == "join"):
             return
+        if not self._board.is_local(user_id):
+            remote[room_id, server_of(user_id)] += 1 if is_in else -1
+            return
+        self._unkeep(user_id)
         room = self._rooms.hot(room_id)
-        if room is None:
-            return
-        if self._board.is_local(user_id):
-            self._unkeep(user_id)
-            if is_in and self._is_there(user_id):
-                for server in room.joined_servers:
-                    self._add(server, (user_id,))
-            return
-        server = server_of(user_id)
-        if room.joined_servers.get(server, 0) != int(is_in):
+        if room is not None and is_in and self._is_there(user_id):
+            for server in room.joined_servers:
+                self._add(server, (user_id,))
+
+    def _note_server(self, room_id: RoomId, server: ServerName, joins: int) -> None:
+        """Notes how many more users of another server are in a room than before the batch: the room
+        in memory is as after it."""
+        room = self._rooms.hot(room_id)
+        count = 0 if room is None else room.joined_servers.get(server, 0)
+        if room is None or (count > 0) == (count - joins > 0):
             return  # others of that server are there, before and after
         for one in room.joined_local:
             self._unkeep(one)
-        if is_in:
+        if count > 0:
             self._add(server, (one for one in room.joined_local if self._is_there(one)))
 
     def _is_there(self, user_id: UserId) -> bool:
@@ -148,7 +158,10 @@ class PresenceFeed:
         if kept is not None:
             self._kept.move_to_end(user_id)
             return kept
+        before = self._unkept
         found = await self._servers_of(user_id)
+        if self._unkept != before or user_id in self._kept:
+            return found  # memberships changed meanwhile, or another reader was first
         self._kept[user_id] = found
         self._kept_pairs += len(found)
         while self._kept_pairs > limits.PRESENCE_SERVERS_KEPT and len(self._kept) > 1:
@@ -157,6 +170,7 @@ class PresenceFeed:
 
     def _unkeep(self, user_id: UserId) -> None:
         self._kept_pairs -= len(self._kept.pop(user_id, ()))
+        self._unkept += 1
 
     def _forget(self, user_id: UserId) -> None:
         self._unkeep(user_id)
@@ -179,9 +193,9 @@ class PresenceFeed:
                 self._add(server, (user_id,))
                 if number % limits.PRESENCE_STEP == 0:
                     await asyncio.sleep(0)
-        recovered, self._recovered = self._recovered, set()
-        if recovered:
+        if recovered := frozenset(self._recovered):
             await self._greet(recovered)
+            self._recovered -= recovered
 
     async def _greet(self, recovered: Set[ServerName]) -> None:
         """Has servers that are up again told who is there."""

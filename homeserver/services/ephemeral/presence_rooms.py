@@ -119,10 +119,13 @@ class PresenceRooms:
 
     def _note(self, room_id: RoomId, change: StateChange) -> None:
         user_id, is_in = UserId(change.key[1]), change.membership == "join"
-        self._set(user_id, room_id, is_in)
-        if server_of(user_id) != self._server_name or is_in == (change.former == "join"):
-            return
         room = self._hot.hot(room_id)
+        if server_of(user_id) != self._server_name:  # a room without users of ours isn't shared
+            self._set(user_id, room_id, is_in and (room is None or bool(room.joined_local)))
+            return
+        self._set(user_id, room_id, is_in)
+        if is_in == (change.former == "join"):
+            return
         if room is None or len(room.joined_servers) < 1 + is_in:
             return  # nobody else is there
         if len(room.joined_local) == int(is_in):

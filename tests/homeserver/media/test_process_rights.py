@@ -55,3 +55,22 @@ for attempt in (lambda: os.stat("/"), os.fork, lambda: open("/"), lambda: os.kil
 print(len(bytearray(10_000_000)), len(os.urandom(3)), os.getpid() > 0)
 """
     assert output(script) == (0, "refused\n" * 4 + "10000000 3 True\n")
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the filter is for x86-64")
+def test_a_descriptor_gets_no_owner_whom_the_kernel_would_signal() -> None:
+    """Else the process could have its server killed by bytes that it sends to itself."""
+    script = """
+import fcntl, socket
+mine, _other = socket.socketpair()
+refuse_system_calls()
+fcntl.fcntl(mine, fcntl.F_SETFL, os.O_NONBLOCK)
+print(fcntl.fcntl(mine, fcntl.F_GETFL) & os.O_NONBLOCK == os.O_NONBLOCK)
+for command, value in ((fcntl.F_SETOWN, os.getppid()), (10, 9), (15, b"\\0" * 8)):
+    try:
+        fcntl.fcntl(mine, command, value)
+        print("worked")
+    except PermissionError:
+        print("refused")
+"""
+    assert output(script) == (0, "True\n" + "refused\n" * 3)

@@ -105,7 +105,8 @@ def local_truth(steps: list[Step], now_s: float) -> tuple[Seen, float | None]:
                 one["end_s"] = at_s
         elif step.what == "put":
             devices.setdefault(step.device, blank).update(chosen=step.said, chosen_s=at_s)
-            status, active_s = step.status, at_s
+            status = step.status
+            active_s = active_s if step.said == "offline" else at_s
         elif step.what == "say" and best(at_s) != "offline":
             active_s = at_s
             if best(at_s) == "unavailable":
