@@ -61,6 +61,9 @@ class _Nothing:
     def since(self, room_id: RoomId, token: TypingToken | None) -> None:
         return None
 
+    async def blocks_invites(self, user_id: UserId) -> bool:
+        return False
+
 
 class _NoLists:
     def __getattr__(self, name: str) -> Any:
