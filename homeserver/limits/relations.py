@@ -23,3 +23,7 @@ THREADS_LISTED = 100
 THREAD_READS = 10
 """How often more threads are read for one page; then it ends early, and the next one continues
 there."""
+
+ANNOTATIONS_PER_USER = 100
+"""Annotations of one type that a user of ours sends to one event: each further one is compared with
+all of them."""

@@ -42,9 +42,6 @@ SEARCH_CANDIDATES_MAX = 1_000
 SEARCH_RANKED = 200
 """The newest results, which are brought into an order by rank; older ones aren't ranked."""
 
-SEARCH_COUNTED = 1_000
-"""Entries of the index that are counted for a count, which the specification calls approximate."""
-
 SEARCH_TOKEN_CHARACTERS = 1_000
 """A token: a place, and an identifier of 255 bytes."""
 

@@ -12,6 +12,7 @@ from homeserver.api.http.request import Request
 from homeserver.api.http.response import RawJson
 from homeserver.api.http.routes import Route, v1
 from homeserver.errors import invalid_param
+from homeserver.rules.accounts.rate_limits import Limit
 from homeserver.rules.sync.sync_tokens import Point, SyncToken
 from homeserver.services.timeline.relations import Relations, RelationsRequest
 from homeserver.services.timeline.threads import Threads, ThreadsRequest
@@ -30,10 +31,12 @@ class RelationsApi:
     def routes(self) -> list[Route]:
         """Returns the routes of this module."""
         return [
-            Route("GET", v1(_RELATIONS), self.children),
-            Route("GET", v1(_RELATIONS + "/{relType}"), self.children),
-            Route("GET", v1(_RELATIONS + "/{relType}/{eventType}"), self.children),
-            Route("GET", v1("/rooms/{roomId}/threads"), self.threads),
+            Route("GET", v1(_RELATIONS), self.children, limit=Limit.READS),
+            Route("GET", v1(_RELATIONS + "/{relType}"), self.children, limit=Limit.READS),
+            Route(
+                "GET", v1(_RELATIONS + "/{relType}/{eventType}"), self.children, limit=Limit.READS
+            ),
+            Route("GET", v1("/rooms/{roomId}/threads"), self.threads, limit=Limit.READS),
         ]
 
     async def children(self, request: Request) -> RawJson:

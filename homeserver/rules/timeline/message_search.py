@@ -14,6 +14,7 @@ Spec: client-server API, "Server Side Search".
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Any
@@ -97,20 +98,28 @@ def terms_of(text: str) -> list[str]:
 
 def rank(text: str, query: MessageQuery) -> float:
     """Returns how well a text fits: above 0, higher is better; 0 if it doesn't."""
-    parts = list(_parts(text))
+    counts = Counter(_parts(text))
     score = 0.0
     for word in query.words:
-        whole = sum(1.0 for part, _ in parts if part == word)
-        begun = sum(0.5 for part, _ in parts if part != word and part.startswith(word))
-        if not whole and not (begun and _is_prefix(word)):
+        whole = counts[word, False]
+        begun = 0
+        if _is_prefix(word):
+            begun = (
+                sum(number for (part, _), number in counts.items() if part.startswith(word)) - whole
+            )
+        if not whole and not begun:
             return 0.0
-        score += whole + begun
+        score += whole + 0.5 * begun
     for run in query.unspaced:
-        found = sum(part.count(run) for part, is_unspaced in parts if is_unspaced)
+        found = sum(
+            number * part.count(run)
+            for (part, is_unspaced), number in counts.items()
+            if is_unspaced
+        )
         if not found:
             return 0.0
         score += found
-    return score / (1.0 + math.log(1 + len(parts)))
+    return score / (1.0 + math.log(1 + counts.total()))
 
 
 def _is_prefix(word: str) -> bool:

@@ -15,7 +15,7 @@ from functools import partial
 
 from federation.errors import MatrixError
 from federation.graph.building import EventDraft
-from homeserver import errors
+from homeserver import errors, limits
 from homeserver.engine.local.writer import Verify
 from homeserver.engine.rooms.rooms import Room, Rooms
 from homeserver.rules.any_json import load_any
@@ -59,9 +59,12 @@ class RelatedSends:
                 raise errors.duplicate_annotation()
         if not room.has_relations:
             return
-        for json in await self._table.annotations(
+        stored = await self._table.annotations(
             room.row_id, relation.event_id, draft.sender, escape(draft.type)
-        ):
+        )
+        if len(stored) >= limits.ANNOTATIONS_PER_USER:
+            raise errors.forbidden("You have sent too many annotations of this event")
+        for json in stored:
             if annotation_key(draft.type, load_any(json)["content"]) == key:
                 raise errors.duplicate_annotation()
 

@@ -17,6 +17,7 @@ from typing import Any, Final
 import msgspec
 
 from federation.events.ids import EventId
+from homeserver import limits
 from homeserver.storage.database import Database
 from homeserver.storage.timeline.events import READ, StoredEventRow, stored
 
@@ -393,16 +394,17 @@ class RelationTable:
         self, room_row_id: int, parent: str, sender: str, event_type: str
     ) -> list[bytes]:
         """Returns the JSON of a user's annotations of an event that have a type (in its stored
-        form).
+        form): at most `ANNOTATIONS_PER_USER`.
         """
         rows = await self._database.fetch(
             "SELECT json FROM events WHERE room_row_id = $1 AND relates_to = $2"
             " AND rel_type = 'm.annotation' AND sender = $3 AND type = $4"
-            " AND live_index IS NOT NULL",
+            " AND live_index IS NOT NULL LIMIT $5",
             room_row_id,
             parent,
             sender,
             event_type,
+            limits.ANNOTATIONS_PER_USER,
         )
         return [row["json"] for row in rows]
 

@@ -156,15 +156,6 @@ class SearchTable:
         )
         return [FoundRow(SearchPlace(row[0], row[1]), row[2], row[3]) for row in rows]
 
-    async def count(self, query: MessageQuery, scope: SearchScope) -> int:
-        """Returns how many entries have the query's terms: at most `SEARCH_COUNTED`."""
-        found: int = await self._database.fetchval(
-            f"SELECT count(*) FROM (SELECT 1 {_MATCHING} LIMIT $5) f",
-            *_values(query, scope),
-            limits.SEARCH_COUNTED,
-        )
-        return found
-
 
 _MATCHING = (
     "FROM search_events WHERE terms @@ $1::text::tsquery AND room_row_id = ANY"

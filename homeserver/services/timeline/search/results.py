@@ -53,8 +53,8 @@ class Hit(msgspec.Struct, frozen=True):
 
 
 class SearchPage(msgspec.Struct, frozen=True):
-    """A page of results in their order. `count`: how many there are in all, roughly; `next` is None
-    if there are no more; `earlier`: those of former pages that are ranked with them."""
+    """A page of results in their order. `count`: how many were found so far; `next` is None if
+    there are no more; `earlier`: those of former pages that are ranked with them."""
 
     hits: Sequence[Hit]
     count: int

@@ -46,12 +46,10 @@ _BEEN_IN = ("join", "leave", "ban")
 
 
 class _Collected(msgspec.Struct, frozen=True):
-    """Results, newest first; `end`: below it there may be more. `looked`: how many candidates there
-    were."""
+    """Results, newest first; `end`: below it there may be more."""
 
     hits: Sequence[Hit]
     end: SearchPlace | None
-    looked: int
 
 
 class MessageSearch:
@@ -76,7 +74,7 @@ class MessageSearch:
     async def find(self, requester: Requester, request: MessageSearchRequest) -> bytes:
         """Returns the JSON of `room_events`. Raises 503 if the search takes too long."""
         try:
-            async with self._places, asyncio.timeout(limits.SEARCH_S):
+            async with asyncio.timeout(limits.SEARCH_S), self._places:
                 page = await self._page(requester.user_id, request)
         except TimeoutError as error:
             raise unavailable("The search takes too long: name rooms, or further words") from error
@@ -91,9 +89,7 @@ class MessageSearch:
         below = None if request.token is None else request.token.below
         most = limits.SEARCH_RANKED if request.by_rank else request.limit + 1
         found = await self._collect(user_id, request, scope, below, most)
-        count = found.looked
-        if below is not None or found.end is not None:
-            count = await self._table.count(request.query, scope)
+        count = len(found.hits)  # what the reader may not see isn't counted either
         if request.by_rank:
             return _ranked(request, found.hits, count)
         hits, end = found.hits[: request.limit], found.end
@@ -119,9 +115,9 @@ class MessageSearch:
             hits += await self._seen(user_id, request, rows)
             looked += len(rows)
             if len(rows) < limit:
-                return _Collected(hits[:most], None, looked)
+                return _Collected(hits[:most], None)
             below = rows[-1].place
-        return _Collected(hits[:most], below, looked)
+        return _Collected(hits[:most], below)
 
     async def _seen(
         self, user_id: UserId, request: MessageSearchRequest, rows: Sequence[FoundRow]
@@ -146,6 +142,7 @@ class MessageSearch:
                 continue
             room, one = seen[row.event_id]
             fit = _fit(one, request)
+            await asyncio.sleep(0)  # others have their turn: texts may be long
             if fit:
                 hits.append(Hit(row.place, room, one, fit))
         return hits

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from homeserver import limits
 from tests.homeserver.related_world import RelatedRoom, emptied_syncs, related_room, relates
 from tests.homeserver.room_world import ALICE, BOB
 from tests.homeserver.sync_world import SyncWorld
@@ -44,6 +45,18 @@ async def test_a_user_annotates_an_event_once_with_each_type_and_key(syncs: Sync
     await room.redact(BOB, first)
     assert (await outcome(room, said, "👍"))[0] == 200
     assert await outcome(room, said, "👍") == DUPLICATE
+
+
+async def test_a_user_annotates_an_event_a_bounded_number_of_times(
+    syncs: SyncWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "ANNOTATIONS_PER_USER", 2)
+    room = await related_room(syncs, BOB)
+    said, other = await room.say(), await room.say()
+    found = [(await outcome(room, said, key))[0] for key in "abc"]
+    assert found == [200, 200, 403]
+    assert (await outcome(room, other, "a"))[0] == 200
+    await room.react(ALICE, said, "a")
 
 
 async def test_a_repeated_request_has_the_first_answer(syncs: SyncWorld) -> None:

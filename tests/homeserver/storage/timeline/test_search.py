@@ -98,7 +98,6 @@ async def test_entries_are_found_by_whole_terms_and_by_prefixes(database: Databa
     assert await found(table, "at") == [1]
     assert await found(table, "日本") == [3]
     assert await found(table, "本日") == []
-    assert await table.count(parse_query("tea"), ALL) == 2
 
 
 async def test_the_newest_come_first_page_by_page(database: Database) -> None:
@@ -126,14 +125,6 @@ async def test_the_scope_bounds_a_search(database: Database) -> None:
     assert await found(table, "x", SearchScope([HERE], bob, ["m.room.message"])) == [2]
     assert await found(table, "x", SearchScope([RoomId("!s")], None, SEARCHED_TYPES)) == []
     assert await found(table, "x", SearchScope([], None, SEARCHED_TYPES)) == []
-
-
-async def test_counts_are_bounded(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    table = await with_events(database, *(message(number) for number in (1, 2, 3)))
-    await table.store([entry(number, "x") for number in (1, 2, 3)], position=1)
-    for most, count in ((2, 2), (3, 3), (4, 3)):
-        monkeypatch.setattr(limits, "SEARCH_COUNTED", most)
-        assert await table.count(parse_query("x"), ALL) == count
 
 
 async def waiting(table: SearchTable) -> Sequence[UnindexedRow]:

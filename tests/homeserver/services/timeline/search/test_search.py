@@ -200,6 +200,7 @@ async def test_a_request_looks_at_a_bounded_number_of_candidates(
     await syncs.say(ALICE, room_id, *(f"x hidden {number}" for number in range(7)))
     first = await search(world, "x", BOB)
     assert bodies(first) == []
+    assert first["count"] == 0, "what is hidden isn't counted"
     assert first["next_batch"]
     assert await everything(world, "x", BOB) == seen[::-1]
     monkeypatch.setattr(limits, "SEARCH_CANDIDATES_MAX", 10)
