@@ -27,3 +27,7 @@ there."""
 ANNOTATIONS_PER_USER = 100
 """Annotations of one type that a user of ours sends to one event: each further one is compared with
 all of them."""
+
+GROUPS_DECIDED = 500
+"""Groups of children, by the states that they were sent in, whose visibility is decided for one
+answer: each state is read. Readers who came before the children need none."""

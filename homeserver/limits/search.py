@@ -55,6 +55,12 @@ SEARCH_POSITIONS = 1_000
 """Positions of the log that are indexed in one transaction, and after how many new ones the index
 is brought up to date, though nobody searches."""
 
+SEARCH_POSITIONS_AWAITED = 5_000
+"""What a search waits for: an index that is further behind is searched as it is."""
+
+SEARCH_STATE_BYTES = 16 * 1024 * 1024
+"""States of rooms in one answer; those of further rooms are left out."""
+
 SEARCH_SLICE_CHARACTERS = 16_384
 """Characters that are cut into words before others have their turn: some milliseconds."""
 

@@ -50,7 +50,7 @@ HIERARCHY_WALK_BYTES = 1_000
 """What a waiting walk counts among these bytes, without its rooms."""
 
 HIERARCHY_STEP_BYTES = 300
-"""What a room that waits for its turn counts: its ID, and the servers to ask for it."""
+"""What a room that waits for its turn counts, beside the names of the servers to ask for it."""
 
 HIERARCHY_SEEN_BYTES = 150
 """What a room that was met counts."""

@@ -67,6 +67,7 @@ _FAILING = (
     asyncpg.OperatorInterventionError,  # A cancelled statement.
     asyncpg.PostgresSystemError,  # an input or output error
     asyncpg.ReadOnlySQLTransactionError,  # A standby, or the emergency stop on a full disk.
+    asyncpg.DeadlockDetectedError,  # Two transactions wait for each other, and this one gave way.
 )
 """Errors that mean that a transaction was rolled back, whatever its data."""
 

@@ -184,8 +184,9 @@ class PresenceWorld:
     def pass_time(self, seconds: float) -> None:
         """Moves the clock, and does what is due then."""
         self.clock.seconds += seconds
-        self.own.expire()
-        self.remote.expire()
+        for part in (self.own, self.remote):
+            while part.expire() == 0:
+                pass
 
     async def flush(self) -> list[tuple[ServerName, JsonObject]]:
         """What one sending tells other servers."""

@@ -114,7 +114,7 @@ def make_member_directory(
         InvitePermission(database).is_blocked,
         Successions(engine.rooms, engine.memberships, move).joined,
         provide,
-        InvitedProfiles(database, engine.rooms, ask).of,
+        InvitedProfiles(ask).of,
     )
 
 

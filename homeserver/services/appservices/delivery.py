@@ -55,8 +55,7 @@ _Device: TypeAlias = tuple[UserId, DeviceId]
 class DeliveryParts:
     """What deliveries are made of. `prefix` begins the IDs of this start's transactions, `numbers`
     end them; `typing` returns who types in a room; `presence` a user's m.presence event, and their
-    rooms; `acknowledge` deletes a device's messages up to
-    a position."""
+    rooms; `acknowledge` deletes a device's messages up to a position."""
 
     table: DeliveryTable
     reader: LogReader
@@ -246,7 +245,10 @@ class Delivery:
         parts, service_id = self._parts, self.service.service_id
         transaction_id = f"{parts.prefix}.{next(parts.numbers)}"
         if position is None:
-            await self._send(transaction_id, body)
+            if await self._send(transaction_id, body):
+                self._failures = 0
+            else:
+                await self._rest()
             return
         await parts.table.put(service_id, position, transaction_id=transaction_id, body=body)
         self._is_stored = True
@@ -272,13 +274,14 @@ class Delivery:
 
     async def _send_until_taken(self, transaction_id: str, body: bytes) -> None:
         while not await self._send(transaction_id, body):
-            self._failures += 1
-            self._retry.clear()
-            await self._rest(self._waits.after(self._failures))
+            await self._rest()
         self._failures = 0
 
-    async def _rest(self, seconds: float) -> None:
-        """Waits, until the service is known to be reachable."""
+    async def _rest(self) -> None:
+        """Waits after a failure, or until the service is known to be reachable."""
+        self._failures += 1
+        self._retry.clear()
+        seconds = self._waits.after(self._failures)
         async with asyncio.TaskGroup() as group:
             sleeping = group.create_task(self._parts.clock.sleep(seconds))
             told = group.create_task(self._retry.wait())

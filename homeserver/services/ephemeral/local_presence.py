@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from itertools import islice
 from typing import Any
 
 from federation.events.ids import DeviceId, UserId
@@ -173,9 +174,10 @@ class LocalPresence:
     # Time
 
     def expire(self) -> float | None:
-        """Does what is due; returns the seconds until the next time, None if there is none."""
+        """Does what is due, a bounded part of it; returns the seconds until the next time (0 if
+        there is more), None if there is none."""
         now_s = self._clock.monotonic_s()
-        for user_id in self._due.take(now_s):
+        for user_id in islice(self._due.take(now_s), limits.PRESENCE_STEP):
             self._refresh(user_id)
         next_s = self._due.next_s()
         return None if next_s is None else max(0.0, next_s - now_s)
@@ -184,7 +186,8 @@ class LocalPresence:
         """Runs under the supervisor until cancelled: ends what timed out."""
         while True:
             self._changed.clear()
-            wait_s = self.expire()
+            while (wait_s := self.expire()) == 0:
+                await asyncio.sleep(0)  # others have their turn
             if wait_s is None:
                 await self._changed.wait()
             else:

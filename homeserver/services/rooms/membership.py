@@ -67,8 +67,7 @@ class MemberDirectory:
     `displayname` and `avatar_url`, as far as set; `is_invite_blocked` whether a local user blocks
     invites; `carry_over` copies a user's settings from a room to the joined room that replaces it;
     `provide` lets an application service make a local user of its own who doesn't exist;
-    `invited_profile_of` returns what is known of another server's user who is invited by a local
-    one: (user, inviter).
+    `invited_profile_of` returns what another server says of a user of its who is invited.
     """
 
     server_name: ServerName
@@ -76,18 +75,18 @@ class MemberDirectory:
     is_invite_blocked: Callable[[UserId], Awaitable[bool]]
     carry_over: Callable[[UserId, RoomId], Awaitable[None]]
     provide: Callable[[UserId], Awaitable[None]]
-    invited_profile_of: Callable[[UserId, UserId], Awaitable[JsonObject]]
+    invited_profile_of: Callable[[UserId], Awaitable[JsonObject]]
 
     def is_ours(self, user_id: UserId) -> bool:
         """Returns whether this is a user of this server."""
         return server_of(user_id) == self.server_name
 
-    async def invited_keys(self, user_id: UserId, inviter: UserId) -> JsonObject:
+    async def invited_keys(self, user_id: UserId) -> JsonObject:
         """Returns the profile's part of an invite. For a user of another server it may take a
         bounded time, and be empty."""
         if self.is_ours(user_id):
             return await self.profile_keys(user_id)
-        return await self.invited_profile_of(user_id, inviter)
+        return await self.invited_profile_of(user_id)
 
     async def profile_keys(self, user_id: UserId) -> JsonObject:
         """Returns the profile's part of a membership event of a local user."""
@@ -201,7 +200,7 @@ class Membership:
         """Invites a user; `extra` is further content (reason). Raises 403 M_FORBIDDEN,
         M_INVITE_BLOCKED, or what the invitee's server answered."""
         await self._access.joined(sender, room_id)
-        profile = await self._people.invited_keys(target, sender)
+        profile = await self._people.invited_keys(target)
         content: JsonObject = {**profile, **extra, "membership": "invite"}
         return await self.send_invite(
             room_id, EventDraft(event_types.MEMBER, sender, content, state_key=target)

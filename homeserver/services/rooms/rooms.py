@@ -120,7 +120,7 @@ class RoomCreation:
 
         async def invite(user: UserId) -> MatrixError | None:
             async with gate:
-                profile = await self._people.invited_keys(user, room.creator)
+                profile = await self._people.invited_keys(user)
                 draft = build_membership_draft(
                     replace(room, profiles={user: profile}), user, "invite"
                 )

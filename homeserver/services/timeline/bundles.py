@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from itertools import islice
 from typing import NamedTuple, TypeAlias
 
 import msgspec
@@ -182,7 +183,8 @@ class Bundles:
     async def related_by(
         self, user_id: UserId, group: RoomEvents, wanted: EventFilter
     ) -> list[Seen]:
-        """Returns those of the events whose children a filter asks for."""
+        """Returns those of the events whose children a filter asks for. What was sent after the
+        user's time in the room doesn't count: they would learn of it."""
         if wanted.related_by_senders is None and wanted.related_by_rel_types is None:
             return list(group.events)
         if not group.room.has_relations:
@@ -191,6 +193,7 @@ class Bundles:
             group.room.row_id,
             [one.entry.event.event_id for one in group.events],
             await self.scope(group.room, user_id),
+            before=await self._visibility.seen_until(group.room, user_id, group.user_room),
             senders=wanted.related_by_senders,
             rel_types=wanted.related_by_rel_types,
         )
@@ -280,7 +283,10 @@ class Bundles:
     async def _seen_groups(
         self, reading: _Reading, groups: Sequence[ChildGroup]
     ) -> set[ChildGroup]:
-        unsure = {one.sample: one.is_earlier for one in groups if not one.is_sure}
+        """Returns the groups of children that the reader sees. Of those whose states must be read
+        for that a bounded number: the others don't count."""
+        asked = islice((one for one in groups if not one.is_sure), limits.GROUPS_DECIDED)
+        unsure = {one.sample: one.is_earlier for one in asked}
         shown: Collection[EventId] = ()
         if unsure:
             shown = await self._visibility.seen_by_states(

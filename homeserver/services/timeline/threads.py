@@ -93,10 +93,7 @@ class Threads:
         room."""
         user_id = requester.user_id
         room, user_room = await self._access.readable(user_id, request.room_id)
-        ceiling = END
-        is_joined = user_room is not None and user_room.membership == "join"
-        if not is_joined and not await self._visibility.is_world_readable(room):
-            ceiling = await self._visibility.joined_until(room, user_id, user_room)
+        ceiling = await self._visibility.seen_until(room, user_id, user_room)
         scope = await self._bundles.scope(room, user_id)
         reading = _Reading(user_id, RoomEvents(room, user_room, ()), scope, ceiling, request)
         before = END

@@ -211,6 +211,14 @@ class Visibility:
             return True
         return await self._stay(room, user_id, user_room) is not None
 
+    async def seen_until(self, room: Room, user_id: UserId, user_room: UserRoom | None) -> Order:
+        """Returns the place before which a reader may see events: where their last time in the room
+        ended; the end for one who is joined, or in a room that anyone may read."""
+        is_joined = user_room is not None and user_room.membership == "join"
+        if is_joined or await self.is_world_readable(room):
+            return _ALWAYS
+        return await self.joined_until(room, user_id, user_room)
+
     async def joined_until(self, room: Room, user_id: UserId, user_room: UserRoom | None) -> Order:
         """Returns the place where the user's last time in the room ended: events before it were
         sent before they "joined at any point after"."""

@@ -223,17 +223,6 @@ class MembershipTable:
         )
         return [row["user_id"] for row in rows]
 
-    async def newest_shared(self, user_id: UserId, other: UserId) -> EventId | None:
-        """Returns the newest member event of a user in a room that both are joined to."""
-        found = await self._database.fetchval(
-            "SELECT m.event_id FROM memberships m JOIN memberships o USING (room_row_id)"
-            " WHERE m.user_id = $1 AND m.membership = 'join'"
-            " AND o.user_id = $2 AND o.membership = 'join' ORDER BY m.position DESC LIMIT 1",
-            user_id,
-            other,
-        )
-        return None if found is None else EventId(found)
-
     async def forget(self, user_id: str, room_id: str) -> None:
         """Marks a left room as forgotten."""
         await self._database.execute(

@@ -371,22 +371,25 @@ class RelationTable:
         event_ids: Collection[str],
         scope: Scope,
         *,
+        before: tuple[int, int],
         senders: Collection[str] | None,
         rel_types: Collection[str] | None,
     ) -> set[EventId]:
-        """Returns those of the events that have a child by one of some senders, and of one of some
-        kinds (None: any)."""
+        """Returns those of the events that have a child before a place, by one of some senders and
+        of one of some kinds (None: any)."""
         rows = await self._database.fetch(
             "SELECT p.event_id FROM unnest($4::text[]) AS p (event_id) WHERE EXISTS ("
             f"SELECT FROM events c WHERE c.room_row_id = $3 AND c.relates_to = p.event_id"
             f" AND {_COUNTS} AND ($5::text[] IS NULL OR c.sender = ANY($5))"
-            " AND ($6::text[] IS NULL OR c.rel_type = ANY($6)))",
+            " AND ($6::text[] IS NULL OR c.rel_type = ANY($6))"
+            " AND (c.live_index, c.gap_index) < ($7, $8))",
             list(scope.hidden),
             scope.position,
             room_row_id,
             list(event_ids),
             None if senders is None else list(senders),
             None if rel_types is None else list(rel_types),
+            *before,
         )
         return {row["event_id"] for row in rows}
 

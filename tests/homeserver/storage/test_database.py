@@ -43,6 +43,7 @@ def raising(code: str) -> str:
         ("58030", DatabaseFailing),  # input or output error
         ("57014", DatabaseFailing),  # cancelled
         ("25006", DatabaseFailing),  # reads only
+        ("40P01", DatabaseFailing),  # deadlock
         ("23505", DataRefused),
         ("22021", DataRefused),
     ],

@@ -1,11 +1,10 @@
 """The names and pictures of other servers' users, for invites that users of ours send them.
 
 Rules:
-1. What a room that the inviter shares with the user says is taken, the newest of these: the inviter
-   sees it already, and it costs no request. Rooms of others don't count, since their names of a
-   user may be for their members alone.
-2. Else the user's server is asked, for a bounded time: a server that is down hardly delays the
-   invite, which then goes without name and picture.
+1. The user's server is asked. What rooms say of the user isn't taken, also if the inviter sees it:
+   a name may be for the members of one room alone, and an invite is read by those of another.
+2. It is asked for a bounded time: a server that is down hardly delays the invite, which then goes
+   without name and picture.
 3. What isn't a name or a picture as member events have them is left out.
 
 Spec: client-server API, m.room.member; server-server API, "Querying for information".
@@ -22,9 +21,6 @@ from federation.errors import MatrixError
 from federation.events.canonical_json import JsonObject
 from federation.events.ids import UserId
 from homeserver import limits
-from homeserver.engine.rooms.rooms import Rooms
-from homeserver.storage.database import Database
-from homeserver.storage.rooms.memberships import MembershipTable
 
 log = logging.getLogger("freehold.membership")
 
@@ -36,22 +32,14 @@ MatrixError."""
 class InvitedProfiles:
     """Finds out profiles of invited users."""
 
-    def __init__(self, database: Database, rooms: Rooms, ask: AskProfile) -> None:
-        self._memberships, self._rooms, self._ask = MembershipTable(database), rooms, ask
+    def __init__(self, ask: AskProfile) -> None:
+        self._ask = ask
 
-    async def of(self, user_id: UserId, inviter: UserId) -> JsonObject:
+    async def of(self, user_id: UserId) -> JsonObject:
         """Returns `displayname` and `avatar_url` of another server's user, as far as known."""
-        event_id = await self._memberships.newest_shared(user_id, inviter)
-        if event_id is not None:
-            known = (await self._rooms.events([event_id])).get(event_id)
-            if known is not None:
-                return sound_profile(known.event.content)
-        return sound_profile(await self._asked(user_id))
-
-    async def _asked(self, user_id: UserId) -> JsonObject:
         try:
             async with asyncio.timeout(limits.INVITED_PROFILE_S):
-                return await self._ask(user_id, None)
+                return sound_profile(await self._ask(user_id, None))
         except (MatrixError, TimeoutError) as error:
             log.info("%s is invited without a profile: %s", user_id, repr(error))
             return {}

@@ -149,7 +149,7 @@ class ThirdPartyInviting:
             raise forbidden("There is no such invite")
         await self._check_keys(kept.content)
         content: JsonObject = {
-            **await self._parts.people.invited_keys(invite.user_id, invite.sender),
+            **await self._parts.people.invited_keys(invite.user_id),
             "membership": "invite",
             "third_party_invite": {
                 "display_name": _text(kept.content.get("display_name")),

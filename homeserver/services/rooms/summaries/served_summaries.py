@@ -21,7 +21,7 @@ from homeserver.engine.rooms.rooms import Room
 from homeserver.rules.rooms.public_rooms import Search
 from homeserver.rules.rooms.room_summaries import is_open
 from homeserver.services.rooms.public_rooms import Networks, PublicRooms, parse_start
-from homeserver.services.rooms.room_access import RoomContext
+from homeserver.services.rooms.room_access import RoomContext, is_resident
 from homeserver.services.rooms.summaries.summaries import LocalSummary, Summaries
 
 
@@ -75,7 +75,7 @@ class ServedSummaries:
         if origin in room.joined_servers or is_open(summary) or _is_invited(origin, room):
             return True
         allowed = await self._rooms.get_many(summary.allowed_rooms)
-        return any(origin in one.joined_servers for one in allowed.values())
+        return any(is_resident(one) and origin in one.joined_servers for one in allowed.values())
 
 
 def _is_invited(origin: ServerName, room: Room) -> bool:

@@ -52,7 +52,8 @@ class Walk(msgspec.Struct, frozen=True):
     @property
     def bytes(self) -> int:
         """The memory that it takes, roughly."""
-        steps = limits.HIERARCHY_STEP_BYTES * len(self.stack)
+        names = sum(len(name) for step in self.stack for name in step.via)
+        steps = limits.HIERARCHY_STEP_BYTES * len(self.stack) + names
         return limits.HIERARCHY_WALK_BYTES + steps + limits.HIERARCHY_SEEN_BYTES * len(self.seen)
 
 

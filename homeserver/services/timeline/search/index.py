@@ -64,16 +64,39 @@ class MessageIndex:
     async def catch_up(self) -> None:
         """Returns once everything that is stored now is indexed. Raises DatabaseUnavailable."""
         end = self._end
+        while await self._index_stretch(end) or await self._index_waiting():
+            pass
+
+    async def settle(self) -> None:
+        """Returns once what is stored now is indexed, or at once if the index is far behind, as it
+        is after an upgrade: a search finds what is indexed then. Raises DatabaseUnavailable."""
+        if self._indexed < 0:
+            await self._index_stretch(0)  # finds out how far it got
+        if self._end - self._indexed <= limits.SEARCH_POSITIONS_AWAITED:
+            await self.catch_up()
+        else:
+            self._wake.set()
+
+    async def _index_stretch(self, end: int) -> bool:
+        """Indexes the next stretch of the log up to its end; returns whether there was one."""
         async with self._lock:
             if self._indexed < 0:
                 self._indexed = await self._table.position()
-            while self._indexed < end:
-                up_to = min(end, self._indexed + limits.SEARCH_POSITIONS)
-                rows = await self._table.unindexed(after=self._indexed, up_to=up_to)
-                await self._table.store(await self._entries(rows), position=up_to)
-                self._indexed = up_to
-            while rows := await self._table.waiting():
+            up_to = min(end, self._indexed + limits.SEARCH_POSITIONS)
+            if up_to <= self._indexed:
+                return False
+            rows = await self._table.unindexed(after=self._indexed, up_to=up_to)
+            await self._table.store(await self._entries(rows), position=up_to)
+            self._indexed = up_to
+            return True
+
+    async def _index_waiting(self) -> bool:
+        """Indexes some of the events that wait; returns whether there were any."""
+        async with self._lock:
+            rows = await self._table.waiting()
+            if rows:
                 await self._table.store_waiting(await self._entries(rows), rows)
+            return bool(rows)
 
     async def _entries(self, rows: Sequence[UnindexedRow]) -> list[SearchEntry]:
         now_ms = self._clock.now_ms()

@@ -14,6 +14,7 @@ import orjson
 from federation.events import event_types
 from federation.events.ids import EventId, StateKey, UserId
 from federation.ports import Clock
+from homeserver import limits
 from homeserver.engine.entries import Placed
 from homeserver.engine.followers.memberships import Memberships, UserRoom
 from homeserver.engine.log.log_history import LogHistory
@@ -54,12 +55,14 @@ class Hit(msgspec.Struct, frozen=True):
 
 class SearchPage(msgspec.Struct, frozen=True):
     """A page of results in their order. `count`: how many were found so far; `next` is None if
-    there are no more; `earlier`: those of former pages that are ranked with them."""
+    there are no more; `earlier`: those of former pages that are ranked with them; `groups_go_on`:
+    each group has pages of its own."""
 
     hits: Sequence[Hit]
     count: int
     next: SearchToken | None
     earlier: Sequence[Hit] = ()
+    groups_go_on: bool = True
 
 
 class SearchResults:
@@ -166,13 +169,16 @@ class SearchResults:
 
     async def _states(self, user_id: UserId, hits: Sequence[Hit]) -> bytes:
         """Returns the JSON of the state of each room that has a result, as the reader sees or last
-        saw it."""
+        saw it, as far as they fit."""
         own = await self._memberships.of(user_id)
-        parts = []
+        parts, size = [], 0
         for room in {hit.room.room_id: hit.room for hit in hits}.values():
             state = await self._state(room, user_id, own.get(room.room_id))
             ids = [ref.event_id for ref in state.values()]
             events = list((await self._rooms.client_events(ids)).values())
+            size += sum(map(len, events))
+            if size > limits.SEARCH_STATE_BYTES:
+                break
             parts.append((room.room_id, json_list(events)))
         return json_object(parts)
 
@@ -235,7 +241,7 @@ def _group(
         "results": [hit.seen.entry.event.event_id for hit in hits],
     }
     is_within = request.token is not None and request.token.group_key
-    if page.next is not None and not is_within:
+    if page.next is not None and page.groups_go_on and not is_within:
         below, given = hits[-1].place, 0
         if request.by_rank:
             earlier = [hit for hit in page.earlier if _value(key, hit) == value]

@@ -76,27 +76,26 @@ class MessageSearch:
         try:
             async with asyncio.timeout(limits.SEARCH_S), self._places:
                 page = await self._page(requester.user_id, request)
+                return await self._results.render(requester, request, page)
         except TimeoutError as error:
             raise unavailable("The search takes too long: name rooms, or further words") from error
-        return await self._results.render(requester, request, page)
 
     async def _page(self, user_id: UserId, request: MessageSearchRequest) -> SearchPage:
         own = await self._memberships.of(user_id)
         scope = _scope(own, request)
         if request.query.is_empty or not scope.rooms or not scope.types:
             return SearchPage((), 0, None)
-        await self._index.catch_up()
+        await self._index.settle()
         below = None if request.token is None else request.token.below
         most = limits.SEARCH_RANKED if request.by_rank else request.limit + 1
         found = await self._collect(user_id, request, scope, below, most)
-        count = len(found.hits)  # what the reader may not see isn't counted either
         if request.by_rank:
-            return _ranked(request, found.hits, count)
+            return _ranked(request, found.hits, is_all=found.end is None)
         hits, end = found.hits[: request.limit], found.end
         if len(found.hits) > request.limit:
             end = hits[-1].place
         token = None if end is None else SearchToken(end)
-        return SearchPage(hits, count, token)
+        return SearchPage(hits, len(found.hits), token)
 
     async def _collect(
         self,
@@ -148,21 +147,23 @@ class MessageSearch:
         return hits
 
 
-def _ranked(request: MessageSearchRequest, found: Sequence[Hit], count: int) -> SearchPage:
+def _ranked(request: MessageSearchRequest, found: Sequence[Hit], *, is_all: bool) -> SearchPage:
     """Returns a page of the newest results, the best first. Later pages rank the same ones: what
-    comes meanwhile is above the token's place."""
+    comes meanwhile is above the token's place. Groups have pages of their own if these are all
+    results: else the newest of a group would be others."""
     token = request.token
     given = 0 if token is None else token.given
     ordered = sorted(found, key=lambda hit: -hit.rank)  # of equal rank the newest first
     earlier, hits = ordered[:given], ordered[given : given + request.limit]
     if given + len(hits) >= len(ordered):
-        return SearchPage(hits, count, None)
+        return SearchPage(hits, len(found), None)
     if token is None:
         newest = found[0].place
         below = SearchPlace(newest.sent_ms, newest.event_row_id + 1)
     else:
         below = token.below
-    return SearchPage(hits, count, SearchToken(below, given + len(hits)), earlier)
+    following = SearchToken(below, given + len(hits))
+    return SearchPage(hits, len(found), following, earlier, groups_go_on=is_all)
 
 
 def _fit(seen: Seen, request: MessageSearchRequest) -> float:

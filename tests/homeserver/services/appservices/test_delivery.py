@@ -7,13 +7,17 @@ import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 from urllib.parse import quote
 
 import pytest
 
 from homeserver import limits
+from homeserver.outbound.appservices.client import AppServiceUnreachable, NoAnswer
+from homeserver.services.appservices.delivery import Delivery
 from homeserver.services.appservices.selection import Selection
 from homeserver.services.appservices.transactions import TO_DEVICE, TransactionBuilder
 from homeserver.storage.appservices.deliveries import DeliveryTable
@@ -111,6 +115,12 @@ async def test_an_invite_of_its_user_and_rooms_of_its_aliases(
         await send_many(bridge, alice, room_id, 1)  # the ghost isn't in it
         named = await room_of(bridge, alice)
         await send_many(bridge, alice, named, 1)  # without a name it concerns nobody
+        [delivery] = bridge.server.services.appservices.deliveries._running.values()
+
+        async def is_up_to_date() -> bool:
+            return delivery.lag() == 0
+
+        await until(is_up_to_date, "the log is passed over")  # aliases aren't in it
         await bridge.server.ok(
             "PUT", "/directory/room/%23open_a%3Ahere.example", {"room_id": named}, by=alice
         )
@@ -351,3 +361,41 @@ async def test_messages_to_devices_go_before_the_transaction_does(
         await until(is_over, "the transaction is noted as taken")
     at = steps.index("acknowledged")
     assert steps[at:] == ["acknowledged", "taken"]
+
+
+class PassingParts:
+    """What a delivery uses for data that isn't in the log; the service can't be reached `failures`
+    times."""
+
+    def __init__(self, failures: int) -> None:
+        self.slept: list[float] = []
+        self.failures = failures
+        self.reader = SimpleNamespace(end=0)
+        self.prefix, self.numbers = "p", count(1)
+        self.table = self.client = self.clock = self
+
+    async def ask(self, *_: object) -> SimpleNamespace:
+        if self.failures:
+            self.failures -= 1
+            raise AppServiceUnreachable(NoAnswer.FAILED, "down")
+        return SimpleNamespace(is_success=True)
+
+    async def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+
+
+def passing_delivery(parts: PassingParts) -> Delivery:
+    service = SimpleNamespace(service_id="irc", wants_ephemeral=True, wants_encryption=False)
+    return Delivery(cast(Any, service), cast(Any, parts))
+
+
+async def test_what_is_not_in_the_log_waits_after_a_failure_too() -> None:
+    """Else each change of presence would be a try at a service that is down."""
+    parts = PassingParts(failures=2)
+    delivery = passing_delivery(parts)
+    for _ in range(3):
+        await delivery._deliver(b"{}", None, ())
+    first, second = parts.slept
+    assert first == limits.APPSERVICE_BACKOFF_S_LEAST
+    assert second > first
+    assert delivery._failures == 0

@@ -195,3 +195,18 @@ async def test_who_chooses_to_be_offline_shows_nobody_that_they_are_there(
     await world.own.set(ALICE, DEVICE, "offline", None)
     seen, _ = await world.read(ANNA, since)
     assert ALICE not in seen
+
+
+async def test_what_is_due_at_once_is_done_in_parts(
+    world: PresenceWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "PRESENCE_STEP", 1)
+    for user in (ALICE, ANNA):
+        await world.sync(user)
+    world.clock.seconds += limits.PRESENCE_OFFLINE_S
+    assert world.own.expire() == 0
+    states = [world.board.get(user) for user in (ALICE, ANNA)]
+    assert sorted(one.shown.state for one in states if one) == ["offline", "online"]
+    while world.own.expire() == 0:
+        pass
+    assert {one.shown.state for one in states if one} == {"offline"}

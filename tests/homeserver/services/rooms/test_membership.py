@@ -272,7 +272,7 @@ async def test_who_asks_twice_joins_a_room_elsewhere_once() -> None:
     async def is_blocked(user_id: UserId) -> bool:
         return False
 
-    async def nothing_of(_user_id: UserId, _inviter: UserId) -> dict[str, Any]:
+    async def nothing_of(_user_id: UserId) -> dict[str, Any]:
         return {}
 
     engine = SimpleNamespace(

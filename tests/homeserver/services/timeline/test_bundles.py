@@ -229,6 +229,23 @@ async def test_older_children_are_looked_for_within_a_bound(
     assert set(await room.bundle(BOB, root)) == ({"m.thread", "m.replace"} if hidden < 3 else set())
 
 
+async def test_a_bounded_number_of_groups_is_decided(
+    syncs: SyncWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each answer in a thread is sent in a state of its own, and the reader came back after them:
+    nothing is sure. What isn't decided doesn't count."""
+    room = await related_room(syncs, BOB)
+    root = await room.say()
+    for number in range(3):
+        await syncs.world.put_state(ALICE, room.room_id, "m.room.name", {"name": str(number)})
+        await room.answer(ALICE, root)
+    await syncs.world.in_room(BOB, "POST", room.room_id, "leave")
+    await syncs.join(room.room_id, BOB)
+    for most, number in ((1, 1), (2, 2), (3, 3), (4, 3)):
+        monkeypatch.setattr(limits, "GROUPS_DECIDED", most)
+        assert (await room.bundle(BOB, root))["m.thread"]["count"] == number
+
+
 class History:
     """A random history of one room, and of what its readers ignore."""
 

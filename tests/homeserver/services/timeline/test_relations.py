@@ -177,3 +177,17 @@ async def test_filters_ask_for_related_events(syncs: SyncWorld) -> None:
         query="limit=20&filter=%7B%22related_by_senders%22%3A%5B%22" + BOB + "%22%5D%7D",
     )
     assert ids(around.body["events_before"]) == [root]
+
+
+async def test_a_filter_does_not_tell_who_left_of_later_children(syncs: SyncWorld) -> None:
+    room = await related_room(syncs, BOB)
+    first, second = await room.say(), await room.say()
+    await room.react(ALICE, first, "before")
+    await syncs.world.in_room(BOB, "POST", room.room_id, "leave")
+    await room.react(ALICE, second, "after")
+    wanted = {"types": ["m.room.message"], "related_by_senders": [ALICE]}
+    assert ids(await room.history(BOB, filter=wanted)) == [first]
+    assert ids(await room.history(ALICE, filter=wanted)) == [first, second]
+    content = {"history_visibility": "world_readable"}
+    await syncs.world.put_state(ALICE, room.room_id, "m.room.history_visibility", content)
+    assert ids(await room.history(BOB, filter=wanted)) == [first, second]

@@ -92,8 +92,11 @@ async def test_only_events_with_a_place_count(
     assert [row.event_id for row in related] == ["$2", "$1"]
     walk = ThreadWalk((10_000, 0), (10_000, 0), ["$q"], 10)
     assert [row.event_id for row in await table.in_threads(ROOM, scope, walk)] == ["$1"]
-    found = await table.related_by(ROOM, ["$p", "$1"], scope, senders=None, rel_types=["m.thread"])
-    assert found == {"$p"}
+    for before, parents in (((10_000, 0), {"$p"}), ((0, 0), set())):
+        found = await table.related_by(
+            ROOM, ["$p", "$1"], scope, before=before, senders=None, rel_types=["m.thread"]
+        )
+        assert found == parents
 
 
 async def test_a_redacted_event_has_no_relation(database: Database, table: RelationTable) -> None:

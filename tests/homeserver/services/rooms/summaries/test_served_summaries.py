@@ -108,6 +108,9 @@ async def test_a_server_is_shown_what_its_users_may_enter_or_read(
             name for name, room_id in rooms.items() if await is_shown(world, room_id, STRANGER)
         }
         assert strangers == {"public", "knock", "world_readable"}
+        # who is in a room isn't known any more once this server has left it
+        assert (await world.in_room(ALICE, "POST", joined, "leave")).status == 200
+        assert not await is_shown(world, rooms["restricted to the joined"])
 
 
 async def test_a_space_is_shown_with_its_children_and_theirs(shared_database_url: str) -> None:

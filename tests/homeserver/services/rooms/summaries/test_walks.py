@@ -8,7 +8,7 @@ import immutables
 import msgspec
 import pytest
 
-from federation.events.ids import RoomId, UserId
+from federation.events.ids import RoomId, ServerName, UserId
 from homeserver import limits
 from homeserver.services.rooms.summaries.walks import Walk, Walks, WalkStep
 from tests.homeserver.device_world import Clock
@@ -59,6 +59,10 @@ def test_walks_take_so_many_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     size = walk(steps=10).bytes
     assert size == walk().bytes + 10 * limits.HIERARCHY_STEP_BYTES
     assert walk().bytes == limits.HIERARCHY_WALK_BYTES
+    named = WalkStep(ROOM, (ServerName("there.example"),) * 3, 1)
+    stack = (named, named)
+    more = msgspec.structs.replace(walk(), stack=stack).bytes - walk(steps=2).bytes
+    assert more == 6 * len("there.example")
     seen = msgspec.structs.replace(walk(), seen=immutables.Map({ROOM: 0}))
     assert seen.bytes == walk().bytes + limits.HIERARCHY_SEEN_BYTES
     monkeypatch.setattr(limits, "HIERARCHY_WALKS_BYTES", 2 * size)

@@ -140,6 +140,28 @@ async def _until(holds: object) -> None:
             await asyncio.sleep(0.01)
 
 
+async def test_a_search_does_not_wait_for_an_index_that_is_far_behind(
+    syncs: SyncWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After an upgrade it has a whole log to go through."""
+    world = syncs.world
+    sent = await syncs.say(ALICE, await world.room(), "x")
+    index, behind = make_index(world), world.committer.position
+    monkeypatch.setattr(limits, "SEARCH_POSITIONS_AWAITED", behind - 1)
+    await index.settle()
+    assert await indexed(world) == []
+    running = asyncio.create_task(index.run())
+    await _until(lambda: index._indexed == behind)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    assert await indexed(world) == sent
+    await world.database.execute("DELETE FROM search_events")
+    await world.database.execute("DELETE FROM search_position")
+    monkeypatch.setattr(limits, "SEARCH_POSITIONS_AWAITED", behind)
+    await make_index(world).settle()
+    assert await indexed(world) == sent
+
+
 async def test_an_event_is_not_newer_than_its_coming_here(syncs: SyncWorld) -> None:
     """Else a server could have its messages first in all searches for ever."""
     world, clock = syncs.world, SetClock()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
+import orjson
 import pytest
 
+from homeserver import limits
 from tests.homeserver.room_world import ALICE, BOB
 from tests.homeserver.services.timeline.search.searches import search
 from tests.homeserver.sync_world import SyncWorld, bodies, sync_world
@@ -97,3 +99,15 @@ async def test_states_are_those_that_the_reader_sees(syncs: SyncWorld) -> None:
     assert await names("alice") == ["after"]
     assert await names("bob") == ["before"]
     assert "state" not in await search(world, "x")
+
+
+async def test_states_have_a_bounded_number_of_bytes(
+    syncs: SyncWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(2):
+        await syncs.say(ALICE, await syncs.world.room(), "x")
+    found = await search(syncs.world, "x", include_state=True)
+    sizes = [sum(len(orjson.dumps(event)) for event in one) for one in found["state"].values()]
+    for more, number in ((-200, 1), (200, 2)):
+        monkeypatch.setattr(limits, "SEARCH_STATE_BYTES", sum(sizes) + more)
+        assert len((await search(syncs.world, "x", include_state=True))["state"]) == number

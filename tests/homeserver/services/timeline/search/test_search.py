@@ -113,6 +113,15 @@ async def test_only_the_newest_are_ranked(
     for limit in (2, 10):
         wanted: dict[str, Any] = {"order_by": "rank", "filter": {"limit": limit}}
         assert sorted(await everything(syncs.world, "x", **wanted)) == sorted(sent[1:])
+    groups = {"group_by": [{"key": "room_id"}]}
+    for most, goes_on in ((3, False), (5, True)):
+        monkeypatch.setattr(limits, "SEARCH_RANKED", most)
+        found = await search(
+            syncs.world, "x", order_by="rank", groupings=groups, filter={"limit": 2}
+        )
+        [group] = found["groups"]["room_id"].values()
+        assert ("next_batch" in group) == goes_on, "the newest of a group would be others"
+        assert found["next_batch"]
 
 
 async def test_groups_have_their_own_pages(syncs: SyncWorld) -> None:
